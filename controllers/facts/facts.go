@@ -1,0 +1,221 @@
+// Package facts holds what the cluster says about a profile and its target: types only. It is filled by resolve and read
+// by the pure packages.
+package facts
+
+import (
+	"time"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+)
+
+// Facts is everything that one reconcile knows of the cluster.
+type Facts struct {
+	// Live says that the facts were read from the API server itself, not from a cache that may lag.
+	Live bool
+
+	Mesh   Mesh
+	Target Target
+
+	// Problem is why the profile cannot be accepted; nil if it can.
+	Problem *Problem
+	// Conflicts are the sections that an older profile has, in the order mtls, jwt, authorization. If nothing graver is
+	// wrong, the first of them is the Problem.
+	Conflicts []Problem
+
+	// Pods of the target that are not finished, ordered by name.
+	Pods []Pod
+	// Hosts that clients call to reach the target, ordered by name.
+	Hosts []Host
+
+	// Policy is the live PeerAuthentication of the profile's name.
+	Policy Policy
+	// Rules are the live DestinationRules that the profile owns or whose names it needs, ordered by name.
+	Rules []Rule
+	// UnchangedFor is how long the operator has seen the profile's own objects as they are now.
+	UnchangedFor time.Duration
+
+	// Effective is the weakest mode in force over the target's pods and ports without an exception; empty without pods
+	// and parents to tell it from.
+	Effective v1alpha1.Mode
+	// Inherited is the mode that would be in force without the profile's own object, from the namespace or the mesh.
+	Inherited v1alpha1.Mode
+	// InheritedFrom names the object that Inherited comes from, "namespace/name"; empty for Istio's default.
+	InheritedFrom string
+
+	// What stands in the way of STRICT. Each is ordered, and empty when nothing does.
+
+	// RollingOut are the workloads with a rollout of pods in flight.
+	RollingOut []string
+	// WorkloadEntries that match the target, "namespace/name".
+	WorkloadEntries []string
+	// RemoteClusters whose pods cannot be listed.
+	RemoteClusters []string
+	// SidecarIngress are Sidecar resources that terminate TLS for the target, "namespace/name".
+	SidecarIngress []string
+	// ClientRules are DestinationRules of anyone that match a host of the target.
+	ClientRules []ClientRule
+	// ServiceEntries that make clients send plaintext, "namespace/name".
+	ServiceEntries []string
+	// CompetingPolicies are PeerAuthentications of the same scope that match a target pod.
+	CompetingPolicies []CompetingPolicy
+	// TelemetryOverrides are Telemetry objects that disable or retag the metrics used, "namespace/name".
+	TelemetryOverrides []string
+
+	// UnmappedPorts are ports of mtls.portLevel that no Service maps.
+	UnmappedPorts []int32
+}
+
+// Mesh is what the mesh's configuration says.
+type Mesh struct {
+	// PeerAuthentications says whether the API server knows that kind, DestinationRules likewise.
+	PeerAuthentications, DestinationRules bool
+	// RootNamespace of the mesh.
+	RootNamespace string
+	// TrustDomain of the mesh.
+	TrustDomain string
+	// AutoMTLS says whether clients choose mutual TLS per endpoint.
+	AutoMTLS bool
+}
+
+// Target is what the profile's target resolves to.
+type Target struct {
+	Scope v1alpha1.Scope
+	// Selector of the pods, as the Service's or the profile's labels.
+	Selector map[string]string
+}
+
+// Problem is why a profile is not accepted.
+type Problem struct {
+	// Reason of Accepted=False.
+	Reason string
+	// Section that it is about; empty for the whole profile.
+	Section v1alpha1.Section
+	// Message names the object and the remedy.
+	Message string
+}
+
+// Membership is how a pod takes part in the mesh.
+type Membership string
+
+// The memberships. Only Sidecar can take STRICT.
+const (
+	// MemberSidecar: an Envoy sidecar that takes mutual TLS.
+	MemberSidecar Membership = "Sidecar"
+	// MemberNone: no sidecar container.
+	MemberNone Membership = "None"
+	// MemberAmbient: redirected to ztunnel.
+	MemberAmbient Membership = "Ambient"
+	// MemberProxyless: gRPC with xDS in the application.
+	MemberProxyless Membership = "Proxyless"
+	// MemberTLSDisabled: the label security.istio.io/tlsMode is not istio, so auto-mTLS makes clients send plaintext.
+	MemberTLSDisabled Membership = "TLSDisabled"
+	// MemberNoInterception: inbound traffic is not redirected to the proxy.
+	MemberNoInterception Membership = "NoInterception"
+)
+
+// Pod is a target pod.
+type Pod struct {
+	Namespace, Name string
+	// UID of the pod object.
+	UID string
+	// IP of the pod; empty before it has one.
+	IP string
+	// Workload as istiod names it: the Deployment, StatefulSet, … that controls the pod, or the pod.
+	Workload string
+	// Created is the pod's creation time.
+	Created time.Time
+	// Restarts of the istio-proxy container.
+	Restarts int32
+	Ready    bool
+	// Terminating says that deletion has started.
+	Terminating bool
+	Membership  Membership
+	// ExcludedPorts are inbound ports that bypass the proxy, as the annotation or its absence says it.
+	ExcludedPorts []string
+	// UnrewrittenProbes are container names whose HTTP, TCP or gRPC probes reach a port through the proxy in plaintext.
+	UnrewrittenProbes []string
+}
+
+// Host is a name that clients call.
+type Host struct {
+	// Name is the FQDN.
+	Name string
+	// Service in the profile's namespace.
+	Service string
+	// Headless says that the Service has no cluster IP.
+	Headless bool
+	// Ports of the Service.
+	Ports []ServicePort
+	// UnmeshedEndpoints are ready endpoints without a sidecar, by pod name.
+	UnmeshedEndpoints []string
+	// Endpoints counts the ready endpoints.
+	Endpoints int
+}
+
+// ServicePort is a port of a Service.
+type ServicePort struct {
+	// Port of the Service.
+	Port int32
+	// TargetPort is the workload port; 0 if it could not be resolved.
+	TargetPort int32
+	Name       string
+}
+
+// Policy is the live PeerAuthentication of the profile's name.
+type Policy struct {
+	Exists bool
+	// Owned says that the profile controls it.
+	Owned bool
+	// Form is what it says; its mode is empty if unset.
+	Form Form
+	// Selector is its selector's labels.
+	Selector map[string]string
+	// SwitchedAt is the time of the switch to STRICT while verification is not over; zero otherwise.
+	SwitchedAt time.Time
+	// Previous is what a rollback returns to; empty if not known.
+	Previous Form
+}
+
+// TLS is what a DestinationRule makes clients do.
+type TLS string
+
+// What clients do.
+const (
+	// TLSUnset leaves it to auto-mTLS.
+	TLSUnset TLS = ""
+	// TLSMutual is ISTIO_MUTUAL.
+	TLSMutual TLS = "ISTIO_MUTUAL"
+	// TLSDisable is DISABLE.
+	TLSDisable TLS = "DISABLE"
+)
+
+// Rule is a live DestinationRule of a name that the profile needs.
+type Rule struct {
+	Name string
+	// Owned says that the profile controls it.
+	Owned bool
+	Host  string
+	TLS   TLS
+	// Ports of the Service for which the rule has settings of their own; TLSUnset leaves one to auto-mTLS.
+	Ports map[int32]TLS
+}
+
+// ClientRule is a DestinationRule of someone else that matches a host of the target.
+type ClientRule struct {
+	Namespace, Name string
+	// Host is the host of the target that it matches.
+	Host string
+	// TLS is the mode that breaks callers under STRICT, such as DISABLE or SIMPLE; empty if it breaks none.
+	TLS string
+	// Where says at which part of the rule: "trafficPolicy", "trafficPolicy.portLevelSettings[9080]", "subset v1".
+	Where string
+}
+
+// CompetingPolicy is another PeerAuthentication of the same scope.
+type CompetingPolicy struct {
+	Namespace, Name string
+	// Pod is one of the pods that it matches.
+	Pod string
+	// Wins says that it is older than the profile's own object, or that there is none: Istio then ignores the profile's.
+	Wins bool
+}

@@ -1,0 +1,158 @@
+package sidecar
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+	"k8s.io/utils/clock"
+
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// Options of an Observer; the zero value of each stands for its default.
+type Options struct {
+	// Clock; the system's by default.
+	Clock clock.PassiveClock
+	// Transport for the scrapes; by default one made for many pods that are called seldom.
+	Transport http.RoundTripper
+	// Port of the proxies' own metrics: 15090.
+	Port int32
+	// Concurrency bounds the scrapes under way at once, over all profiles: 32.
+	Concurrency int
+	// Timeout of a scrape: 5 s.
+	Timeout time.Duration
+	// MaxBodyBytes bounds an answer: 4 MiB.
+	MaxBodyBytes int64
+	// Interval between observations of a profile: 15 s. A wall clock that strays from the ticking one by more is a jump.
+	Interval time.Duration
+}
+
+// Observer is a traffic.Observer that reads the target's own sidecars.
+type Observer struct {
+	clock    clock.PassiveClock
+	epoch    time.Time
+	scraper  scraper
+	slots    *semaphore.Weighted
+	limit    int
+	interval time.Duration
+
+	mu       sync.Mutex
+	profiles map[string]*profile
+}
+
+var _ traffic.Observer = (*Observer)(nil)
+
+// profile serialises the observations of one profile.
+type profile struct {
+	mu      sync.Mutex
+	tracker tracker
+}
+
+// New makes an Observer.
+func New(options Options) *Observer {
+	interval := cmp.Or(options.Interval, 15*time.Second)
+	timeout := cmp.Or(options.Timeout, 5*time.Second)
+	limit := cmp.Or(options.Concurrency, 32)
+	ticker := options.Clock
+	if ticker == nil {
+		ticker = clock.RealClock{}
+	}
+	transport := options.Transport
+	if transport == nil {
+		transport = newTransport(timeout, interval)
+	}
+	return &Observer{
+		clock: ticker,
+		epoch: ticker.Now(),
+		scraper: scraper{
+			client: &http.Client{
+				Transport: transport,
+				// A proxy does not redirect; whatever does is not to send the operator elsewhere.
+				CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			},
+			port:    cmp.Or(options.Port, 15090),
+			timeout: timeout,
+			maxBody: cmp.Or(options.MaxBodyBytes, 4<<20),
+		},
+		slots:    semaphore.NewWeighted(int64(limit)),
+		limit:    limit,
+		interval: interval,
+		profiles: map[string]*profile{},
+	}
+}
+
+// Observe reads the proxies of the target and compares them with the reading before.
+func (o *Observer) Observe(ctx context.Context, request traffic.Request) traffic.Observation {
+	p := o.profile(request.Profile)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	scrapes := o.scrapeAll(ctx, request.Proxies, &p.tracker)
+	return p.tracker.observe(request, scrapes, o.now())
+}
+
+// Forget drops what is remembered of a profile.
+func (o *Observer) Forget(name string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.profiles, name)
+}
+
+func (o *Observer) profile(name string) *profile {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.profiles[name]
+	if p == nil {
+		p = &profile{tracker: tracker{interval: o.interval, port: o.scraper.port}}
+		o.profiles[name] = p
+	}
+	return p
+}
+
+// now reads both clocks at once. Round strips the ticking clock from the one on the wall.
+func (o *Observer) now() instant {
+	now := o.clock.Now()
+	return instant{wall: now.Round(0), mono: now.Sub(o.epoch)}
+}
+
+// scrapeAll reads all proxies that have an address. The tracker is only looked at.
+func (o *Observer) scrapeAll(ctx context.Context, proxies []traffic.Proxy, t *tracker) []scrape {
+	scrapes := make([]scrape, len(proxies))
+	var group errgroup.Group
+	group.SetLimit(o.limit)
+	for i, px := range proxies {
+		if px.Address == "" {
+			continue
+		}
+		var before *counters
+		if known := t.proxies[px.UID]; known != nil {
+			before = known.counters
+		}
+		group.Go(func() error {
+			scrapes[i] = o.scrape(ctx, px.Address, before)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return scrapes
+}
+
+// scrape reads one proxy, twice if the first reading may show plaintext connections that are none.
+func (o *Observer) scrape(ctx context.Context, address string, before *counters) scrape {
+	if err := o.slots.Acquire(ctx, 1); err != nil {
+		return scrape{at: o.now(), err: err}
+	}
+	defer o.slots.Release(1)
+	read, err := o.scraper.scrape(ctx, address)
+	if err == nil && read.doubtful(before) {
+		first := read
+		if read, err = o.scraper.scrape(ctx, address); err == nil {
+			read.confirm(first)
+		}
+	}
+	return scrape{at: o.now(), counters: read, err: err}
+}
