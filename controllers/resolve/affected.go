@@ -1,0 +1,298 @@
+package resolve
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+)
+
+// Affected returns the profiles whose facts an object may have a part in, ordered by namespace and name. For a change it
+// is asked of the object before and after it; a profile's own events concern here only the profiles it is in conflict
+// with. What it looks at is what the object touches, by the cache's indexes.
+func (r *Resolver) Affected(ctx context.Context, obj client.Object) []types.NamespacedName {
+	a := &affected{source: r.source(), resolver: r, keys: map[types.NamespacedName]bool{}}
+	if err := a.by(ctx, obj); err != nil {
+		// A cache fails only while it is not set up; every profile is reconciled when it is.
+		log.FromContext(ctx).Error(err, "finding affected profiles", "object", client.ObjectKeyFromObject(obj))
+	}
+	keys := make([]types.NamespacedName, 0, len(a.keys))
+	for key := range a.keys {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(x, y types.NamespacedName) int {
+		if c := strings.Compare(x.Namespace, y.Namespace); c != 0 {
+			return c
+		}
+		return strings.Compare(x.Name, y.Name)
+	})
+	return keys
+}
+
+// affected collects the profiles that an object affects.
+type affected struct {
+	*source
+	resolver *Resolver
+	keys     map[types.NamespacedName]bool
+}
+
+func (a *affected) by(ctx context.Context, obj client.Object) error {
+	switch obj := obj.(type) {
+	case *corev1.Pod:
+		return a.byPod(ctx, obj)
+	case *corev1.Service:
+		return a.byService(ctx, obj.Namespace, obj.Name, serviceSelector(obj))
+	case *corev1.Namespace:
+		return a.all(ctx, obj.Name)
+	case *corev1.ConfigMap:
+		if obj.Namespace != a.resolver.RootNamespace || !meshConfigName(obj.Name) {
+			return nil
+		}
+		return a.all(ctx, "")
+	case *securityv1.PeerAuthentication:
+		return a.byPolicy(ctx, obj)
+	case *networkingv1.DestinationRule:
+		return a.byRule(ctx, obj)
+	case *v1alpha1.ServiceSecurityProfile:
+		return a.byProfile(ctx, obj)
+	default:
+		return nil
+	}
+}
+
+func (a *affected) add(profiles ...*v1alpha1.ServiceSecurityProfile) {
+	for _, profile := range profiles {
+		a.keys[client.ObjectKeyFromObject(profile)] = true
+	}
+}
+
+// all adds every profile of a namespace, or of the cluster if it is empty.
+func (a *affected) all(ctx context.Context, namespace string) error {
+	items, err := a.list(ctx, core, &v1alpha1.ServiceSecurityProfileList{}, client.InNamespace(namespace))
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		if profile, ok := item.(*v1alpha1.ServiceSecurityProfile); ok {
+			a.add(profile)
+		}
+	}
+	return nil
+}
+
+// bySets adds the profiles whose target has a pod with one of the sets of labels.
+func (a *affected) bySets(ctx context.Context, namespace string, sets []map[string]string) error {
+	profiles, err := profilesSelecting(ctx, a.source, namespace, sets)
+	if err != nil {
+		return err
+	}
+	a.add(profiles...)
+	return nil
+}
+
+// bySelector adds the profiles whose target has a pod that the selector matches.
+func (a *affected) bySelector(ctx context.Context, namespace string, selector map[string]string) error {
+	pods, err := findPods(ctx, a.source, namespace, selector)
+	if err != nil {
+		return err
+	}
+	return a.bySets(ctx, namespace, labelSets(pods))
+}
+
+// byPod adds the profiles whose target the pod belongs to, and those of Workloads that share a Service with it: it is an
+// endpoint of their host.
+func (a *affected) byPod(ctx context.Context, pod *corev1.Pod) error {
+	sets := labelSets([]*corev1.Pod{pod})
+	if err := a.bySets(ctx, pod.Namespace, sets); err != nil {
+		return err
+	}
+	workloads, err := find(ctx, a.source, profilesByTarget, pod.Namespace, anyWorkload)
+	if err != nil || len(workloads) == 0 {
+		return err
+	}
+	services, err := servicesSelecting(ctx, a.source, pod.Namespace, sets)
+	if err != nil {
+		return err
+	}
+	for _, service := range services {
+		pods, err := findPods(ctx, a.source, service.Namespace, service.Spec.Selector)
+		if err != nil {
+			return err
+		}
+		endpoints := labelSets(pods)
+		for _, profile := range workloads {
+			selector := workloadSelector(profile.Spec.Target)
+			if slices.ContainsFunc(endpoints, func(set map[string]string) bool { return matches(selector, set) }) {
+				a.add(profile)
+			}
+		}
+	}
+	return nil
+}
+
+// byService adds the profiles that have the Service as their target, and those that have a pod that it selects.
+func (a *affected) byService(ctx context.Context, namespace, name string, selector map[string]string) error {
+	profiles, err := find(ctx, a.source, profilesByTarget, namespace, serviceTargetKey(name))
+	if err != nil {
+		return err
+	}
+	a.add(profiles...)
+	return a.bySelector(ctx, namespace, selector)
+}
+
+// byPolicy adds the profiles that a PeerAuthentication can say something to. Without a selector it is the parent of all
+// others, of its namespace or, in the root namespace, of the mesh.
+func (a *affected) byPolicy(ctx context.Context, policy *securityv1.PeerAuthentication) error {
+	if err := a.byName(ctx, policy.Namespace, policy.Name); err != nil {
+		return err
+	}
+	if err := a.byOwner(ctx, policy); err != nil {
+		return err
+	}
+	if selector := policy.Spec.GetSelector().GetMatchLabels(); len(selector) > 0 {
+		return a.bySelector(ctx, policy.Namespace, selector)
+	}
+	roots, err := a.rootNamespaces(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(roots, policy.Namespace) {
+		return a.all(ctx, "")
+	}
+	return a.all(ctx, policy.Namespace)
+}
+
+// byRule adds the profiles with a host that a DestinationRule matches, and those that own it or need its name.
+func (a *affected) byRule(ctx context.Context, rule *networkingv1.DestinationRule) error {
+	if err := a.byOwner(ctx, rule); err != nil {
+		return err
+	}
+	if err := a.byRuleName(ctx, rule.Namespace, rule.Name); err != nil {
+		return err
+	}
+	host := ExpandHost(rule.Spec.GetHost(), rule.Namespace, a.resolver.clusterDomain())
+	inside, found := strings.CutSuffix(host, ".svc."+a.resolver.clusterDomain())
+	service, namespace, qualified := strings.Cut(inside, ".")
+	inCluster := found && qualified
+	switch wildcard := strings.HasPrefix(host, "*"); {
+	case inCluster && !wildcard:
+		return a.byHost(ctx, namespace, service)
+	case inCluster && service == "*" && !strings.Contains(namespace, "."):
+		return a.all(ctx, namespace)
+	case wildcard:
+		return a.byWildcard(ctx, host)
+	default:
+		return nil
+	}
+}
+
+// byRuleName adds the profiles that may need a rule of this name: a Service's has the profile's name, and a Workload's
+// the profile's and then the Service's.
+func (a *affected) byRuleName(ctx context.Context, namespace, name string) error {
+	for i, char := range name + "-" {
+		if char != '-' {
+			continue
+		}
+		if err := a.byName(ctx, namespace, name[:i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// byHost adds the profiles of a Service's host.
+func (a *affected) byHost(ctx context.Context, namespace, name string) error {
+	var service corev1.Service
+	if _, err := a.get(ctx, core, namespace, name, &service); err != nil {
+		return err
+	}
+	return a.byService(ctx, namespace, name, serviceSelector(&service))
+}
+
+// byWildcard adds the profiles of every namespace in which the wildcard matches some host.
+func (a *affected) byWildcard(ctx context.Context, wildcard string) error {
+	items, err := a.list(ctx, core, &v1alpha1.ServiceSecurityProfileList{})
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		profile, ok := item.(*v1alpha1.ServiceSecurityProfile)
+		if ok && overlapping(wildcard, Host("*", profile.Namespace, a.resolver.clusterDomain())) {
+			a.add(profile)
+		}
+	}
+	return nil
+}
+
+// overlapping says whether some host matches both wildcards.
+func overlapping(a, b string) bool {
+	a, b = strings.TrimPrefix(a, "*"), strings.TrimPrefix(b, "*")
+	return strings.HasSuffix(a, b) || strings.HasSuffix(b, a)
+}
+
+// byProfile adds the profiles that a profile is in conflict with.
+func (a *affected) byProfile(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) error {
+	selector := workloadSelector(profile.Spec.Target)
+	if profile.Spec.Target.Kind == v1alpha1.TargetService {
+		var service corev1.Service
+		if _, err := a.get(ctx, core, profile.Namespace, profile.Spec.Target.Name, &service); err != nil {
+			return err
+		}
+		selector = serviceSelector(&service)
+	}
+	pods, err := findPods(ctx, a.source, profile.Namespace, selector)
+	if err != nil {
+		return err
+	}
+	found, err := rivals(ctx, a.source, profile, labelSets(pods))
+	if err != nil {
+		return err
+	}
+	for _, rival := range found {
+		a.add(rival.Profile)
+	}
+	return nil
+}
+
+// byName adds a profile if it exists.
+func (a *affected) byName(ctx context.Context, namespace, name string) error {
+	var profile v1alpha1.ServiceSecurityProfile
+	found, err := a.get(ctx, core, namespace, name, &profile)
+	if found {
+		a.add(&profile)
+	}
+	return err
+}
+
+// byOwner adds the profile that controls the object, if it exists.
+func (a *affected) byOwner(ctx context.Context, obj client.Object) error {
+	if !generated(obj) {
+		return nil
+	}
+	return a.byName(ctx, obj.GetNamespace(), metav1.GetControllerOfNoCopy(obj).Name)
+}
+
+// rootNamespaces are those that the mesh configurations of all revisions name.
+func (a *affected) rootNamespaces(ctx context.Context) ([]string, error) {
+	namespace := a.resolver.RootNamespace
+	items, err := a.list(ctx, core, &corev1.ConfigMapList{}, client.InNamespace(namespace))
+	if err != nil {
+		return nil, err
+	}
+	roots := []string{namespace}
+	for _, item := range items {
+		if config, ok := item.(*corev1.ConfigMap); ok && meshConfigName(config.Name) {
+			roots = append(roots, ParseMesh(config.Data[meshConfigKey], namespace).RootNamespace)
+		}
+	}
+	return roots, nil
+}

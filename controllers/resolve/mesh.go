@@ -1,0 +1,114 @@
+package resolve
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+)
+
+const (
+	// The injector notes its revision as an annotation of the pod; a namespace asks for one by a label.
+	annotationRevision = "istio.io/rev"
+	labelRevision      = "istio.io/rev"
+	defaultRevision    = "default"
+
+	meshConfigMap      = "istio"
+	meshConfigKey      = "mesh"
+	defaultTrustDomain = "cluster.local"
+)
+
+// meshConfig is what is read of Istio's mesh configuration.
+type meshConfig struct {
+	RootNamespace  string `json:"rootNamespace"`
+	TrustDomain    string `json:"trustDomain"`
+	EnableAutoMTLS *bool  `json:"enableAutoMtls"`
+}
+
+// ParseMesh reads a mesh configuration. What it does not say, or cannot say because istiod could not read it either, is
+// as Istio has it by default.
+func ParseMesh(text, rootNamespace string) facts.Mesh {
+	var config meshConfig
+	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
+		config = meshConfig{}
+	}
+	mesh := facts.Mesh{
+		RootNamespace: config.RootNamespace,
+		TrustDomain:   config.TrustDomain,
+		AutoMTLS:      config.EnableAutoMTLS == nil || *config.EnableAutoMTLS,
+	}
+	if mesh.RootNamespace == "" {
+		mesh.RootNamespace = rootNamespace
+	}
+	if mesh.TrustDomain == "" {
+		mesh.TrustDomain = defaultTrustDomain
+	}
+	return mesh
+}
+
+func (res *resolution) resolveMesh(ctx context.Context) error {
+	for i, revision := range revisions(res.pods, res.revision) {
+		mesh, err := res.readMesh(ctx, res.resolver.RootNamespace, revision)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			res.facts.Mesh = mesh
+		}
+		// While two revisions have a part of the pods each, a client may follow either.
+		res.facts.Mesh.AutoMTLS = res.facts.Mesh.AutoMTLS && mesh.AutoMTLS
+	}
+	if message := rootProblem(res.profile, res.facts.Mesh); message != "" && res.facts.Target.Scope == v1alpha1.ScopeWorkload {
+		res.problem(v1alpha1.ReasonInvalid, v1alpha1.SectionMTLS, message)
+	}
+	return nil
+}
+
+// readMesh reads the mesh configuration of a revision, or the default one's where the revision has none of its own.
+func (s *source) readMesh(ctx context.Context, namespace, revision string) (facts.Mesh, error) {
+	names := []string{meshConfigMap}
+	if revision != defaultRevision {
+		names = []string{meshConfigMap + "-" + revision, meshConfigMap}
+	}
+	for _, name := range names {
+		var config corev1.ConfigMap
+		found, err := s.get(ctx, core, namespace, name, &config)
+		if err != nil {
+			return facts.Mesh{}, err
+		}
+		if found {
+			return ParseMesh(config.Data[meshConfigKey], namespace), nil
+		}
+	}
+	return ParseMesh("", namespace), nil
+}
+
+// revisions are the revisions of the control planes that injected the pods, in order; if none did, the one that the
+// namespace asks for.
+func revisions(pods []*corev1.Pod, asked string) []string {
+	var all []string
+	for _, pod := range pods {
+		if revision := pod.Annotations[annotationRevision]; revision != "" && sidecar(pod) != nil && !slices.Contains(all, revision) {
+			all = append(all, revision)
+		}
+	}
+	switch {
+	case len(all) > 0:
+	case asked != "":
+		return []string{asked}
+	default:
+		return []string{defaultRevision}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// meshConfigName says whether a ConfigMap of this name holds a mesh configuration.
+func meshConfigName(name string) bool {
+	return name == meshConfigMap || strings.HasPrefix(name, meshConfigMap+"-")
+}
