@@ -1,0 +1,227 @@
+package rollout
+
+import (
+	"slices"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+)
+
+// clientRules are the DestinationRules that must be there now. A rule that demands mutual TLS goes with everything but
+// DISABLE on the server's side, and one that forbids it with everything but STRICT: between them the server is
+// PERMISSIVE, and the rule follows, port by port.
+func clientRules(in Input) []Rule {
+	var rules []Rule
+	for _, host := range in.Facts.Hosts {
+		if rule := ruleNow(in, host); rule.TLS != facts.TLSUnset {
+			rules = append(rules, rule)
+		}
+	}
+	return rules
+}
+
+// ruleNow is what the host's rule must be at this step; TLS is unset if there must be none.
+func ruleNow(in Input, host facts.Host) Rule {
+	now, goal := liveRule(in, host), goalRule(in, host)
+	rule := Rule{Host: host, TLS: step(in, 0, now.TLS, goal.TLS)}
+	stuck, harms := false, false
+	for _, port := range host.Ports {
+		from, to := now.at(port.Port), goal.at(port.Port)
+		tls := step(in, port.TargetPort, from, to)
+		stuck = stuck || tls != to
+		harms = harms || from == facts.TLSDisable && strictAt(in, port.TargetPort)
+		if tls != rule.TLS {
+			rule.Ports = append(rule.Ports, RulePort{Port: port.Port, TLS: tls})
+		}
+	}
+	if goal.TLS == facts.TLSUnset && (stuck || rule.TLS != facts.TLSUnset) && !harms {
+		// A rule goes whole, and so not before all of its ports may, unless it makes clients do what STRICT refuses.
+		return now
+	}
+	return rule
+}
+
+// goalRule is what clients of a host are to do, regardless of the steps on the way there.
+func goalRule(in Input, host facts.Host) Rule {
+	rule := Rule{Host: host, TLS: wanted(in, host)}
+	for _, port := range host.Ports {
+		tls := rule.TLS
+		disabled := in.Spec.Asked.At(port.TargetPort) == v1alpha1.ModeDisabled
+		switch {
+		case rule.TLS == facts.TLSMutual && disabled:
+			tls = facts.TLSDisable
+		case rule.TLS == facts.TLSDisable && !disabled:
+			tls = wantedMutual(in, host)
+		}
+		if tls != rule.TLS {
+			rule.Ports = append(rule.Ports, RulePort{Port: port.Port, TLS: tls})
+		}
+	}
+	return rule
+}
+
+func wanted(in Input, host facts.Host) facts.TLS {
+	switch {
+	case in.Spec.Asked.Empty() || in.Spec.DestinationRule == v1alpha1.DestinationRuleNever:
+		return facts.TLSUnset
+	case in.Spec.Asked.Mode == v1alpha1.ModeDisabled:
+		return facts.TLSDisable
+	}
+	return wantedMutual(in, host)
+}
+
+// wantedMutual says whether clients of a host are told to use mutual TLS, or left to auto-mTLS.
+func wantedMutual(in Input, host facts.Host) facts.TLS {
+	// Without a rule these clients would fall back to plaintext, which STRICT refuses.
+	keep := needed(in, host) && strictLive(in) && (liveRule(in, host).TLS == facts.TLSMutual || !foreignRule(in, host))
+	switch {
+	case in.Spec.DestinationRule == v1alpha1.DestinationRuleAlways:
+		return facts.TLSMutual
+	case in.Spec.AsksStrict() && (harmless(in, host) || keep):
+		return facts.TLSMutual
+	}
+	return facts.TLSUnset
+}
+
+// harmless: every ready endpoint takes mutual TLS, and no rule of anyone is replaced by this one, since rules do not
+// merge. No endpoints for a moment are no reason to take a rule away.
+func harmless(in Input, host facts.Host) bool {
+	known := host.Endpoints > 0 || liveRule(in, host).TLS == facts.TLSMutual
+	return known && len(host.UnmeshedEndpoints) == 0 && !foreignRule(in, host)
+}
+
+func foreignRule(in Input, host facts.Host) bool {
+	return slices.ContainsFunc(in.Facts.ClientRules, func(r facts.ClientRule) bool { return r.Host == host.Name })
+}
+
+// needed: auto-mTLS makes clients of this host send plaintext.
+func needed(in Input, host facts.Host) bool {
+	return !in.Facts.Mesh.AutoMTLS || host.Headless
+}
+
+// strictLive says whether STRICT is in force on a port where it is asked for.
+func strictLive(in Input) bool {
+	now := live(in)
+	return slices.ContainsFunc(reach(in, now), func(port int32) bool {
+		return in.Spec.Asked.At(port) == v1alpha1.ModeStrict && now.At(port) == v1alpha1.ModeStrict
+	})
+}
+
+// step is what clients of a workload port do next on the way from one setting to another.
+func step(in Input, port int32, from, to facts.TLS) facts.TLS {
+	if mayChange(in, port, from, to) {
+		return to
+	}
+	return from
+}
+
+// mayChange says whether the server's side of a port is ready for its clients to change.
+func mayChange(in Input, port int32, from, to facts.TLS) bool {
+	switch {
+	case from == to, from == facts.TLSMutual && to == facts.TLSUnset:
+		return true
+	}
+	switch {
+	case strictAt(in, port):
+		return to != facts.TLSDisable
+	case live(in).At(port) == v1alpha1.ModeDisabled:
+		return to == facts.TLSDisable || to == facts.TLSUnset && in.Spec.Asked.At(port) == v1alpha1.ModeDisabled
+	}
+	// PERMISSIVE takes both, once every proxy has it.
+	return settled(in)
+}
+
+// strictAt says whether STRICT is in force on a port, or comes back this moment: after drift, or with the parent.
+func strictAt(in Input, port int32) bool {
+	return live(in).At(port) == v1alpha1.ModeStrict || in.Spec.Asked.At(port) == v1alpha1.ModeStrict && strictInForce(in)
+}
+
+func settled(in Input) bool { return in.Facts.UnchangedFor >= in.Settle }
+
+// at is what clients of a Service port do.
+func (r Rule) at(port int32) facts.TLS {
+	for _, p := range r.Ports {
+		if p.Port == port {
+			return p.TLS
+		}
+	}
+	return r.TLS
+}
+
+// liveRule is the profile's rule for the host as it is; where there is none, it says nothing.
+func liveRule(in Input, host facts.Host) Rule {
+	rule := Rule{Host: host}
+	for _, r := range in.Facts.Rules {
+		if !r.Owned || r.Host != host.Name {
+			continue
+		}
+		rule.TLS = r.TLS
+		for _, port := range host.Ports {
+			if tls, ok := in.RulePorts[host.Name][port.Port]; ok && tls != rule.TLS {
+				rule.Ports = append(rule.Ports, RulePort{Port: port.Port, TLS: tls})
+			}
+		}
+		break
+	}
+	return rule
+}
+
+// liveRules are the profile's rules as they are.
+func liveRules(in Input) []Rule {
+	var rules []Rule
+	for _, host := range in.Facts.Hosts {
+		if rule := liveRule(in, host); rule.TLS != facts.TLSUnset {
+			rules = append(rules, rule)
+		}
+	}
+	return rules
+}
+
+// rulesInPlace says that clients are told all that they are to be told in the end.
+func rulesInPlace(in Input) bool {
+	for _, host := range in.Facts.Hosts {
+		now, goal := liveRule(in, host), goalRule(in, host)
+		if now.TLS != goal.TLS || !slices.Equal(now.Ports, goal.Ports) {
+			return false
+		}
+	}
+	return true
+}
+
+// clientsReady says that STRICT meets no client that was told otherwise: the server takes both, the rules are in place,
+// and there was time for proxies to take that.
+func clientsReady(in Input) bool {
+	now := live(in)
+	for _, port := range reach(in, now) {
+		if in.Spec.Asked.At(port) == v1alpha1.ModeStrict && now.At(port) == v1alpha1.ModeDisabled {
+			return false
+		}
+	}
+	nothingOwn := !in.Facts.Policy.Exists && len(liveRules(in)) == 0
+	return rulesInPlace(in) && (nothingOwn || settled(in))
+}
+
+// clientsFollow says that the rules tell clients of a workload port what they are to be told in the end, and for long enough.
+func clientsFollow(in Input, port int32) bool {
+	if !settled(in) {
+		return false
+	}
+	for _, host := range in.Facts.Hosts {
+		now, goal := liveRule(in, host), goalRule(in, host)
+		if port == 0 && now.TLS != goal.TLS {
+			return false
+		}
+		for _, p := range host.Ports {
+			same := p.TargetPort == port || port == 0 && !excepted(in, p.TargetPort)
+			if same && now.at(p.Port) != goal.at(p.Port) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func excepted(in Input, port int32) bool {
+	_, ok := in.Spec.Asked.Ports[port]
+	return ok
+}

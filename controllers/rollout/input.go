@@ -1,0 +1,181 @@
+package rollout
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// Input is everything that a decision depends on.
+type Input struct {
+	Spec     Spec
+	Facts    facts.Facts
+	Seen     traffic.Observation
+	Previous Previous
+	// Held is the profile's own PeerAuthentication as this process last wrote it, whatever became of it since: STRICT that
+	// someone else weakens or deletes is restored from it. It is kept in memory only, and never read from status, which
+	// anyone may have edited: zero after a restart, before a write that changes it, and when there is none. See
+	// Decision.Held.
+	Held facts.Policy
+	// RulePorts are the portLevelSettings of the profile's own live DestinationRules, by host and Service port. A port that
+	// has none is absent.
+	RulePorts map[string]map[int32]facts.TLS
+	// Baseline is what each proxy's listener counters were just before STRICT was written, by pod UID; nil if not known.
+	Baseline map[string]traffic.Reading
+	// FailingCallers are callers that worked before the switch and now fail at connection level.
+	FailingCallers []string
+
+	Now time.Time
+	// Interval between observations.
+	Interval time.Duration
+	// Settle is how long clients are given to take a change of their side.
+	Settle time.Duration
+}
+
+// Spec is what a profile asks of mutual TLS, with defaults applied.
+type Spec struct {
+	// Generation of the profile.
+	Generation int64
+	// Asked is the mode that is asked for, with its port exceptions; empty if the profile has no mtls section.
+	Asked facts.Form
+
+	DestinationRule    v1alpha1.DestinationRulePolicy
+	Strategy           v1alpha1.Strategy
+	ObservationWindow  time.Duration
+	VerificationWindow time.Duration
+	MinRequests        int64
+	Rollback           v1alpha1.RollbackPolicy
+	Approval           v1alpha1.ApprovalPolicy
+	Suspend            bool
+	// Approved is the token that the profile's approve annotation carries.
+	Approved string
+	// DeniesIdentities says that deniedCallers name identities, which plaintext does not have.
+	DeniesIdentities bool
+}
+
+// Previous is what status kept of the decision before.
+type Previous struct {
+	Generation    int64
+	Stage         v1alpha1.Stage
+	Inherited     v1alpha1.Mode
+	CleanSince    time.Time
+	LastPlaintext time.Time
+	Enforced      time.Time
+	NextAttempt   time.Time
+	Attempts      int32
+	Approval      v1alpha1.ApprovalStatus
+}
+
+// Defaults of a rollout, as the CRD has them.
+const (
+	DefaultObservationWindow  = 24 * time.Hour
+	DefaultVerificationWindow = 10 * time.Minute
+	DefaultMinRequests        = 1
+
+	maxObservationWindow  = 8760 * time.Hour
+	maxVerificationWindow = 168 * time.Hour
+)
+
+// SpecOf reads a profile's mtls section. It fails on a duration that the CRD would not have let pass.
+func SpecOf(profile *v1alpha1.ServiceSecurityProfile) (Spec, error) {
+	spec := Spec{
+		Generation:       profile.Generation,
+		Approved:         profile.Annotations[v1alpha1.AnnotationApprove],
+		DeniesIdentities: deniesIdentities(profile.Spec.Authorization),
+	}
+	mtls := profile.Spec.MTLS
+	if mtls == nil {
+		return spec, nil
+	}
+	spec.Asked.Mode = mtls.Mode
+	for _, p := range mtls.PortLevel {
+		if spec.Asked.Ports == nil {
+			spec.Asked.Ports = map[int32]v1alpha1.Mode{}
+		}
+		spec.Asked.Ports[p.Port] = p.Mode
+	}
+	spec.DestinationRule = or(mtls.DestinationRule, v1alpha1.DestinationRuleAuto)
+	rollout := mtls.Rollout
+	if rollout == nil {
+		rollout = &v1alpha1.Rollout{}
+	}
+	spec.Strategy = or(rollout.Strategy, v1alpha1.StrategyStaged)
+	spec.Rollback = or(rollout.Rollback, v1alpha1.RollbackAutomatic)
+	spec.Approval = or(rollout.Approval, v1alpha1.ApprovalAutomatic)
+	spec.Suspend = rollout.Suspend != nil && *rollout.Suspend
+	spec.MinRequests = DefaultMinRequests
+	if rollout.MinRequests != nil {
+		spec.MinRequests = *rollout.MinRequests
+	}
+	var err error
+	if spec.ObservationWindow, err = duration("observationWindow", rollout.ObservationWindow, DefaultObservationWindow, time.Millisecond, maxObservationWindow); err != nil {
+		return Spec{}, err
+	}
+	if spec.VerificationWindow, err = duration("verificationWindow", rollout.VerificationWindow, DefaultVerificationWindow, 0, maxVerificationWindow); err != nil {
+		return Spec{}, err
+	}
+	return spec, nil
+}
+
+// durationForm is the CRD's.
+var durationForm = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
+
+func duration(field string, text v1alpha1.Duration, fallback, least, most time.Duration) (time.Duration, error) {
+	if text == "" {
+		return fallback, nil
+	}
+	d, err := time.ParseDuration(string(text))
+	if err != nil {
+		return 0, fmt.Errorf("parsing %s: %w", field, err)
+	}
+	if !durationForm.MatchString(string(text)) || d < least || d > most {
+		return 0, fmt.Errorf("parsing %s: %q is not a duration between %s and %s, such as 24h, 10m or 1h30m", field, text, least, most)
+	}
+	return d, nil
+}
+
+func deniesIdentities(authorization *v1alpha1.Authorization) bool {
+	if authorization == nil {
+		return false
+	}
+	return slices.ContainsFunc(authorization.DeniedCallers, func(c v1alpha1.Caller) bool {
+		return len(c.ServiceAccounts)+len(c.Namespaces)+len(c.Principals) > 0
+	})
+}
+
+// AsksStrict says whether STRICT is asked for on any port.
+func (s Spec) AsksStrict() bool {
+	if s.Asked.Mode == v1alpha1.ModeStrict {
+		return true
+	}
+	for _, mode := range s.Asked.Ports {
+		if mode == v1alpha1.ModeStrict {
+			return true
+		}
+	}
+	return false
+}
+
+// StrictPorts are the workload ports on which STRICT is asked for, and so on which plaintext matters.
+func (s Spec) StrictPorts() traffic.PortSet {
+	set := traffic.PortSet{Except: s.Asked.Mode == v1alpha1.ModeStrict}
+	for _, port := range slices.Sorted(maps.Keys(s.Asked.Ports)) {
+		if (s.Asked.Ports[port] == v1alpha1.ModeStrict) != set.Except {
+			set.Ports = append(set.Ports, port)
+		}
+	}
+	return set
+}
+
+func or[T ~string](value, fallback T) T {
+	if value == "" {
+		return fallback
+	}
+	return value
+}

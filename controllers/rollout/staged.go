@@ -1,0 +1,153 @@
+package rollout
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// staged moves towards STRICT as far as the evidence goes.
+func staged(in Input) Decision {
+	d := remembered(in)
+	d.Form, d.Keep, d.Rules = hold(in), selectorChanged(in), clientRules(in)
+	d.LastPlaintext, d.Observe, d.After = lastPlaintext(in), true, in.Interval
+	if rolledBack(in, &d) {
+		d.Blockers = closed(in, gates)
+		return d
+	}
+	d.CleanSince = cleanSince(in)
+	if !d.CleanSince.IsZero() {
+		d.Eligible = d.CleanSince.Add(in.Spec.ObservationWindow)
+	}
+	d.Blockers = closed(in, gates)
+	full, approved := windowFull(in, d.Eligible), true
+	if full {
+		d.Blockers = append(d.Blockers, closed(in, lateGates)...)
+		approved = approval(in, &d)
+	}
+	switch {
+	case len(d.Blockers) == 1 && !approved:
+		d.Stage = v1alpha1.StageAwaitingApproval
+	case len(d.Blockers) > 0:
+		d.Stage = v1alpha1.StageBlocked
+	case !full:
+		d.Stage = v1alpha1.StageObserving
+		d.After = min(d.After, max(d.Eligible.Sub(in.Now), time.Millisecond))
+	default:
+		ripe(in, &d)
+	}
+	return d
+}
+
+// rolledBack says whether the rollout rests after a rollback, until the time of its next attempt.
+func rolledBack(in Input, d *Decision) bool {
+	switch {
+	case unrecorded(in):
+		d.Stage, d.Approval = v1alpha1.StageRolledBack, nil
+		count(in, d)
+		return true
+	case in.Previous.Stage != v1alpha1.StageRolledBack || !sameSpec(in):
+		return false
+	}
+	next := nextAttempt(in)
+	if !next.IsZero() && !in.Now.Before(next) && !in.Spec.Suspend {
+		return false
+	}
+	d.Stage, d.NextAttempt = v1alpha1.StageRolledBack, next
+	return true
+}
+
+// unrecorded: the profile was verifying, and its object says PERMISSIVE: a rollback that status did not live to see. It
+// counts, or attempts would have no bound.
+func unrecorded(in Input) bool {
+	own := in.Facts.Policy
+	return in.Previous.Stage == v1alpha1.StageVerifying && sameSpec(in) && own.Exists && own.Owned &&
+		maps.Equal(own.Selector, in.Facts.Target.Selector)
+}
+
+// cleanSince is the start of the plaintext-free, fully observed stretch; zero if there is none. It only ever moves on.
+func cleanSince(in Input) time.Time {
+	before := notAfter(in.Previous.CleanSince, in.Now)
+	switch in.Previous.Stage {
+	case v1alpha1.StageVerifying, v1alpha1.StageEnforced, v1alpha1.StageRolledBack:
+		// What STRICT refused was not seen. Whoever was cut off must have had the time to show up again.
+		return in.Now
+	}
+	switch {
+	case in.Seen.Completeness != traffic.Complete:
+		// The observer may yet find that nothing was missed; until then the telemetry gate is closed.
+		return before
+	case in.Seen.Since.IsZero():
+		return in.Now
+	}
+	return notAfter(latest(in.Seen.Since, lastPlaintext(in), before), in.Now)
+}
+
+// seenTime is the time of the reading. One from the future is the work of a clock that jumped back, and proves no more
+// than what was until now.
+func seenTime(in Input) time.Time { return notAfter(in.Seen.Time, in.Now) }
+
+func windowFull(in Input, eligible time.Time) bool {
+	return in.Seen.Completeness == traffic.Complete && !eligible.IsZero() && !seenTime(in).Before(eligible)
+}
+
+// ripe decides once the window is full and every gate is open.
+func ripe(in Input, d *Decision) {
+	d.Stage = v1alpha1.StageObserving
+	fresh := !in.Seen.Time.Before(in.Now.Add(-in.Interval)) && !in.Seen.Time.After(in.Now)
+	switch {
+	case in.Spec.Suspend:
+		d.Waiting = waitingSuspended
+	case !clientsReady(in):
+		d.Waiting, d.After = waitingClients, min(d.After, settleIn(in))
+	case !in.Facts.Live || !fresh:
+		d.Waiting = "Every gate is open; they are read once more before STRICT is written."
+		d.Confirm = true
+	default:
+		promote(in, d)
+	}
+}
+
+// promote is the switch.
+func promote(in Input, d *Decision) {
+	d.Form, d.Keep, d.Switched = strictForm(in), false, true
+	d.Enforced, d.CleanSince, d.Eligible = in.Now, time.Time{}, time.Time{}
+	if in.Spec.VerificationWindow == 0 {
+		d.Stage = v1alpha1.StageEnforced
+		return
+	}
+	now := live(in)
+	d.Stage, d.SwitchedAt = v1alpha1.StageVerifying, in.Now
+	d.Previous = facts.Form{Mode: now.Mode, Ports: maps.Clone(now.Ports)}
+}
+
+// approval says whether a person approved this switch, and keeps the approval once it was given. The token stands for
+// the generation and the clean stretch, so that plaintext seen later makes another one.
+func approval(in Input, d *Decision) bool {
+	if in.Spec.Approval != v1alpha1.ApprovalManual {
+		d.Approval = nil
+		return true
+	}
+	since := d.CleanSince.UTC().Format(time.RFC3339)
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s", in.Spec.Generation, since))
+	status := v1alpha1.ApprovalStatus{
+		Token:         hex.EncodeToString(sum[:8]),
+		Summary:       fmt.Sprintf("Generation %d: no plaintext since %s under complete observation, over the whole window of %s.", in.Spec.Generation, since, in.Spec.ObservationWindow),
+		ApprovedToken: in.Previous.Approval.ApprovedToken,
+	}
+	if in.Spec.Approved == status.Token {
+		status.ApprovedToken = status.Token
+	}
+	d.Approval = &status
+	if status.ApprovedToken == status.Token {
+		return true
+	}
+	d.Blockers = append(d.Blockers, blocker(v1alpha1.BlockerApprovalMissing, "The switch to STRICT waits for approval. Approve it with the annotation %s: %s on the profile.", v1alpha1.AnnotationApprove, status.Token)...)
+	return false
+}

@@ -1,0 +1,150 @@
+package rollout
+
+import (
+	"slices"
+	"time"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+const (
+	// maxAttempts is after how many rollbacks nothing is tried until the spec changes.
+	maxAttempts = 3
+	// firstBackOff after a rollback; it grows fourfold with each.
+	firstBackOff = 15 * time.Minute
+)
+
+// strict keeps STRICT where it is, and ends its verification.
+func strict(in Input) Decision {
+	d := remembered(in)
+	d.Form, d.Rules, d.Stage = strictForm(in), clientRules(in), v1alpha1.StageEnforced
+	d.Enforced = notAfter(in.Previous.Enforced, in.Now)
+	if d.Enforced.IsZero() && parentTurnedStrict(in) {
+		d.Enforced = in.Now
+	}
+	open := verification(in)
+	if blockers := winners(in); len(blockers) > 0 {
+		// What is in force is what another object says. The verification goes on when that is gone.
+		d.Stage, d.Blockers = v1alpha1.StageBlocked, blockers
+		d.SwitchedAt, d.Previous = open.SwitchedAt, open.Previous
+		return d
+	}
+	if !open.SwitchedAt.IsZero() {
+		verify(in, &d, open)
+	}
+	return d
+}
+
+// verification is the object whose verification is not over. Its annotations say so, which outlive status.
+func verification(in Input) facts.Policy {
+	own := in.Facts.Policy
+	if !own.Exists || !own.Owned || own.SwitchedAt.IsZero() {
+		own = held(in)
+	}
+	own.SwitchedAt = notAfter(own.SwitchedAt, in.Now)
+	return own
+}
+
+// verify watches the callers after the switch.
+func verify(in Input, d *Decision, open facts.Policy) {
+	d.Enforced = open.SwitchedAt
+	if in.Spec.VerificationWindow == 0 || in.Spec.Strategy == v1alpha1.StrategyImmediate {
+		return
+	}
+	if sameSpec(in) && in.Previous.Stage == v1alpha1.StageRolledBack && rollBack(in, d, open.Previous) {
+		// The rollback was written already, and the object was read before that: it counts once.
+		d.Attempts, d.NextAttempt = attempts(in), nextAttempt(in)
+		return
+	}
+	if len(in.FailingCallers) > 0 {
+		d.FailedCallers = slices.Clone(in.FailingCallers)
+		if in.Spec.Rollback == v1alpha1.RollbackAutomatic && !in.Spec.DeniesIdentities && rollBack(in, d, open.Previous) {
+			count(in, d)
+		}
+		return
+	}
+	waiting := notTaken(in)
+	if !in.Now.Before(open.SwitchedAt.Add(in.Spec.VerificationWindow)) && waiting == "" {
+		return
+	}
+	d.Stage, d.SwitchedAt, d.Previous = v1alpha1.StageVerifying, open.SwitchedAt, open.Previous
+	d.Waiting, d.Observe, d.After = waiting, true, in.Interval
+}
+
+// notTaken says which proxies have not shown that they took STRICT and drained what it ends; empty if all have.
+func notTaken(in Input) string {
+	switch {
+	case len(in.Facts.Pods) == 0:
+		return ""
+	case in.Seen.Completeness != traffic.Complete:
+		return clip("The proxies could not be read after the switch. "+in.Seen.Message, maxMessage)
+	}
+	var untouched, draining []string
+	for _, reading := range in.Seen.Proxies {
+		before, known := in.Baseline[reading.UID]
+		// A process that started since took its first configuration with STRICT in it, and counts from the beginning.
+		same := known && reading.Started.Sub(before.Started).Abs() < in.Interval
+		if same && reading.ListenerUpdates == before.ListenerUpdates {
+			untouched = append(untouched, reading.Name)
+		}
+		if reading.Draining > 0 {
+			draining = append(draining, reading.Name)
+		}
+	}
+	switch {
+	case len(untouched) > 0:
+		return "These proxies have not taken STRICT yet: " + names(untouched) + "."
+	case len(draining) > 0:
+		return "These proxies still drain connections from before the switch: " + names(draining) + "."
+	}
+	return ""
+}
+
+// rollBack returns to what was in force before the switch, never below what is inherited. It says whether there is
+// anything to return to.
+func rollBack(in Input, d *Decision, before facts.Form) bool {
+	now, floor, back := live(in), inherited(in), false
+	form := transform(in, func(port int32, asked v1alpha1.Mode) v1alpha1.Mode {
+		if asked != v1alpha1.ModeStrict || before.At(port) == v1alpha1.ModeStrict || floor == v1alpha1.ModeStrict {
+			return stepTo(in, now, port, asked)
+		}
+		back = true
+		return v1alpha1.ModePermissive
+	}, now, before)
+	if !back {
+		return false
+	}
+	d.Form, d.Stage, d.Enforced, d.Approval = form, v1alpha1.StageRolledBack, time.Time{}, nil
+	d.Observe, d.After = true, in.Interval
+	return true
+}
+
+// count counts a rollback, and says when the next attempt starts, if there is one.
+func count(in Input, d *Decision) {
+	d.Attempts = min(attempts(in)+1, maxAttempts)
+	if d.Attempts < maxAttempts {
+		d.NextAttempt = in.Now.Add(backOff(d.Attempts))
+	}
+}
+
+func backOff(attempts int32) time.Duration {
+	return firstBackOff << (2 * (min(max(attempts, 1), maxAttempts) - 1))
+}
+
+// nextAttempt is when the next attempt starts, as decided before; zero if there is none. A clock that was ahead then
+// does not lengthen the wait.
+func nextAttempt(in Input) time.Time {
+	return notAfter(in.Previous.NextAttempt, in.Now.Add(backOff(attempts(in))))
+}
+
+func sameSpec(in Input) bool { return in.Previous.Generation == in.Spec.Generation }
+
+// attempts ended in a rollback since the spec last changed.
+func attempts(in Input) int32 {
+	if !sameSpec(in) {
+		return 0
+	}
+	return min(max(in.Previous.Attempts, 0), maxAttempts)
+}
