@@ -23,7 +23,7 @@ import (
 // +kubebuilder:printcolumn:name="In Mesh",type=integer,JSONPath=`.status.pods.inMesh`,priority=1,description="Target pods with an Envoy sidecar"
 // +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.pods.total`,priority=1,description="Target pods"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`,description="Time since the profile was created"
-// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 200",message="the name may have at most 200 characters, because the names of the generated objects are made from it"
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 189",message="the name may have at most 189 characters, because the names of the generated objects are made from it"
 type ServiceSecurityProfile struct {
 	metav1.TypeMeta `json:",inline"`
 

@@ -75,8 +75,8 @@ func ParseForm(text string) (Form, error) {
 		if !ok {
 			return Form{}, errors.New("parsing form: a port needs a mode")
 		}
-		port, err := strconv.ParseInt(number, 10, 32)
-		if err != nil || port < 1 || port > 65535 {
+		port, err := strconv.ParseUint(number, 10, 16)
+		if err != nil || port == 0 || strconv.FormatUint(port, 10) != number {
 			return Form{}, fmt.Errorf("parsing form: %q is no port", number)
 		}
 		if mode, err = parseMode(name); err != nil {

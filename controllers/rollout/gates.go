@@ -93,7 +93,7 @@ func podsGate(in Input) []v1alpha1.Blocker {
 		{facts.MemberNone, v1alpha1.BlockerPodsNotInMesh, "Pods without a sidecar cannot take mutual TLS: %s. Enable injection (label the namespace istio-injection=enabled, or the pod sidecar.istio.io/inject=true) and restart them, or take them out of the target."},
 		{facts.MemberAmbient, v1alpha1.BlockerAmbientUnsupported, "Pods in ambient mode are not supported: %s. Target a workload with sidecars."},
 		{facts.MemberProxyless, v1alpha1.BlockerPodsNotInMesh, "Pods with proxyless gRPC have no Envoy to observe: %s. Use the sidecar injection template, or rollout.strategy Immediate."},
-		{facts.MemberTLSDisabled, v1alpha1.BlockerPodsNotInMesh, "Pods with the label security.istio.io/tlsMode: disabled do not take mutual TLS: %s. Remove the label and restart them."},
+		{facts.MemberTLSDisabled, v1alpha1.BlockerPodsNotInMesh, "Callers send plaintext to pods without the label security.istio.io/tlsMode: istio: %s. Let the injector set the label, and restart them."},
 		{facts.MemberNoInterception, v1alpha1.BlockerPodsNotInMesh, "Inbound traffic of pods with interception mode NONE bypasses the proxy: %s. Use interception mode REDIRECT or TPROXY and restart them."},
 	}
 	var blockers []v1alpha1.Blocker

@@ -72,12 +72,8 @@ type Previous struct {
 	Approval      v1alpha1.ApprovalStatus
 }
 
-// Defaults of a rollout, as the CRD has them.
+// The bounds of the windows, as the CRD has them.
 const (
-	DefaultObservationWindow  = 24 * time.Hour
-	DefaultVerificationWindow = 10 * time.Minute
-	DefaultMinRequests        = 1
-
 	maxObservationWindow  = 8760 * time.Hour
 	maxVerificationWindow = 168 * time.Hour
 )
@@ -105,19 +101,19 @@ func SpecOf(profile *v1alpha1.ServiceSecurityProfile) (Spec, error) {
 	if rollout == nil {
 		rollout = &v1alpha1.Rollout{}
 	}
-	spec.Strategy = or(rollout.Strategy, v1alpha1.StrategyStaged)
-	spec.Rollback = or(rollout.Rollback, v1alpha1.RollbackAutomatic)
-	spec.Approval = or(rollout.Approval, v1alpha1.ApprovalAutomatic)
+	spec.Strategy = or(rollout.Strategy, v1alpha1.DefaultStrategy)
+	spec.Rollback = or(rollout.Rollback, v1alpha1.DefaultRollback)
+	spec.Approval = or(rollout.Approval, v1alpha1.DefaultApproval)
 	spec.Suspend = rollout.Suspend != nil && *rollout.Suspend
-	spec.MinRequests = DefaultMinRequests
+	spec.MinRequests = v1alpha1.DefaultMinRequests
 	if rollout.MinRequests != nil {
 		spec.MinRequests = *rollout.MinRequests
 	}
 	var err error
-	if spec.ObservationWindow, err = duration("observationWindow", rollout.ObservationWindow, DefaultObservationWindow, time.Millisecond, maxObservationWindow); err != nil {
+	if spec.ObservationWindow, err = duration("observationWindow", or(rollout.ObservationWindow, v1alpha1.DefaultObservationWindow), time.Millisecond, maxObservationWindow); err != nil {
 		return Spec{}, err
 	}
-	if spec.VerificationWindow, err = duration("verificationWindow", rollout.VerificationWindow, DefaultVerificationWindow, 0, maxVerificationWindow); err != nil {
+	if spec.VerificationWindow, err = duration("verificationWindow", or(rollout.VerificationWindow, v1alpha1.DefaultVerificationWindow), 0, maxVerificationWindow); err != nil {
 		return Spec{}, err
 	}
 	return spec, nil
@@ -126,10 +122,7 @@ func SpecOf(profile *v1alpha1.ServiceSecurityProfile) (Spec, error) {
 // durationForm is the CRD's.
 var durationForm = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`)
 
-func duration(field string, text v1alpha1.Duration, fallback, least, most time.Duration) (time.Duration, error) {
-	if text == "" {
-		return fallback, nil
-	}
+func duration(field string, text v1alpha1.Duration, least, most time.Duration) (time.Duration, error) {
 	d, err := time.ParseDuration(string(text))
 	if err != nil {
 		return 0, fmt.Errorf("parsing %s: %w", field, err)

@@ -565,10 +565,10 @@ var _ = Describe("The spec", func() {
 
 	It("leaves room in the profile's name for the names of the generated objects", func(ctx context.Context) {
 		object := profile()
-		object.SetName(strings.Repeat("a", 200))
+		object.SetName(strings.Repeat("a", 189))
 		Expect(dryCreate(ctx, object)).To(Succeed())
 		object = profile()
-		object.SetName(strings.Repeat("a", 201))
+		object.SetName(strings.Repeat("a", 190))
 		expectCause(dryCreate(ctx, object), "<nil>", wantShortName)
 	})
 
@@ -579,7 +579,7 @@ var _ = Describe("The spec", func() {
 	})
 })
 
-const wantShortName = "the name may have at most 200 characters, because the names of the generated objects are made from it"
+const wantShortName = "the name may have at most 189 characters, because the names of the generated objects are made from it"
 
 // with merges patches while the tables are built, before any spec runs.
 func with(texts ...string) string {
