@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -288,4 +289,40 @@ func (m *Mesh) Totals(ctx context.Context, namespace, app string) (testapp.Total
 		return totals, fmt.Errorf("reading the client's totals: %w", err)
 	}
 	return totals, nil
+}
+
+// Served waits until a load client has been served for a second without a failure, and makes it count from there: what
+// failed while its server or its own proxy was coming up is nobody's fault.
+func (m *Mesh) Served(ctx context.Context, namespace, app string) error {
+	return await(ctx, fmt.Sprintf("client %s in %s to be served", app, namespace), func(ctx context.Context) error {
+		if err := m.resetTotals(ctx, namespace, app); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Second):
+		}
+		totals, err := m.Totals(ctx, namespace, app)
+		switch {
+		case err != nil:
+			return err
+		case totals.Failed() > 0:
+			return fmt.Errorf("it had %d failures, first %v", totals.Failed(), totals.Errors)
+		case totals.Requests == 0 && totals.Stream.BytesReceived == 0:
+			return errors.New("it got no answer yet")
+		}
+		return m.resetTotals(ctx, namespace, app)
+	})
+}
+
+func (m *Mesh) resetTotals(ctx context.Context, namespace, app string) error {
+	answer, err := m.Curl(ctx, namespace, app, "http://127.0.0.1:9091/reset")
+	if err != nil {
+		return err
+	}
+	if answer.HTTPCode != http.StatusOK {
+		return fmt.Errorf("resetting the client's totals: status %d: %s", answer.HTTPCode, answer.Stderr)
+	}
+	return nil
 }
