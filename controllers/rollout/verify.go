@@ -14,6 +14,9 @@ const (
 	maxAttempts = 3
 	// firstBackOff after a rollback; it grows fourfold with each.
 	firstBackOff = 15 * time.Minute
+	// startTolerance is by how much two estimates of one process's start may differ: proxies tell their uptime in seconds,
+	// and bring it up to date every five.
+	startTolerance = 10 * time.Second
 )
 
 // strict keeps STRICT where it is, and ends its verification.
@@ -85,7 +88,7 @@ func notTaken(in Input) string {
 	for _, reading := range in.Seen.Proxies {
 		before, known := in.Baseline[reading.UID]
 		// A process that started since took its first configuration with STRICT in it, and counts from the beginning.
-		same := known && reading.Started.Sub(before.Started).Abs() < in.Interval
+		same := known && reading.Started.Sub(before.Started).Abs() < startTolerance
 		if same && reading.ListenerUpdates == before.ListenerUpdates {
 			untouched = append(untouched, reading.Name)
 		}

@@ -1,0 +1,181 @@
+package status
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// mtls is how mutual TLS stands. Where nothing was decided, or where the decision is a move that could not be written,
+// the rollout stands where it stood.
+func mtls(in Input) *v1alpha1.MTLSStatus {
+	before := remembered(in)
+	switch {
+	case !in.accepted():
+		before.EffectiveMode, before.InheritedMode = in.Facts.Effective, in.Facts.Inherited
+		before.Stage, before.Blockers, before.EligibleTime = "", nil, nil
+		return before
+	case unmoved(in, before.Stage):
+		return standing(in, before)
+	}
+	d := in.Decision
+	out := &v1alpha1.MTLSStatus{
+		EffectiveMode: effective(in), InheritedMode: in.Facts.Inherited, Stage: d.Stage,
+		CleanSinceTime: instant(d.CleanSince), EligibleTime: instant(d.Eligible), LastPlaintextTime: instant(d.LastPlaintext),
+		EnforcedTime: instant(d.Enforced), NextAttemptTime: instant(d.NextAttempt), Attempts: d.Attempts,
+		Approval: d.Approval, Blockers: blockers(d.Blockers),
+	}
+	if !d.Observe {
+		return out
+	}
+	out.PlaintextCallers, out.Evidence = callers(in.Seen.Callers), before.Evidence
+	if in.Seen.Completeness == traffic.Complete {
+		out.Evidence = in.Seen.Evidence.DeepCopy()
+	}
+	return out
+}
+
+// remembered is how mutual TLS stood. Attempts are those of one spec.
+func remembered(in Input) *v1alpha1.MTLSStatus {
+	before := &v1alpha1.MTLSStatus{}
+	if in.Profile.Status.MTLS != nil {
+		before = in.Profile.Status.MTLS.DeepCopy()
+	}
+	if in.Profile.Status.ObservedGeneration != in.Profile.Generation {
+		before.Attempts, before.NextAttemptTime = 0, nil
+		if before.Stage == v1alpha1.StageRolledBack {
+			before.Stage = ""
+		}
+	}
+	return before
+}
+
+// written says whether the server's side is as it was decided.
+func written(in Input) bool {
+	own := v1alpha1.ResourceRef{Kind: "PeerAuthentication", Name: in.Profile.Name}
+	return in.ApplyError == nil || in.Decision.Keep || in.Decision.Form.Empty() || slices.Contains(in.Applied.Resources, own)
+}
+
+// unmoved says that the decision is to move the rollout to another stage by a write that did not happen.
+func unmoved(in Input, before v1alpha1.Stage) bool {
+	d := in.Decision
+	if written(in) {
+		return false
+	}
+	switch d.Stage {
+	case v1alpha1.StageVerifying, v1alpha1.StageEnforced:
+		return d.Switched || before != "" && before != d.Stage
+	case v1alpha1.StageRolledBack:
+		return before != d.Stage
+	case v1alpha1.StageObserving, v1alpha1.StageBlocked, v1alpha1.StageAwaitingApproval:
+	}
+	return false
+}
+
+// standing is the rollout before the move, which is decided again at the next attempt.
+func standing(in Input, before *v1alpha1.MTLSStatus) *v1alpha1.MTLSStatus {
+	d := in.Decision
+	before.EffectiveMode = in.Facts.Effective
+	if d.Approval != nil {
+		// Once given, an approval counts, also without the annotation.
+		before.Approval = d.Approval
+	}
+	switch {
+	case d.Switched:
+		before.Stage, before.Blockers, before.EnforcedTime, before.InheritedMode = v1alpha1.StageObserving, nil, nil, in.Facts.Inherited
+	case before.Stage == "":
+		before.Stage, before.EnforcedTime = v1alpha1.StageVerifying, instant(in.Facts.Policy.SwitchedAt)
+	}
+	return before
+}
+
+var strength = map[v1alpha1.Mode]int{v1alpha1.ModeDisabled: 1, v1alpha1.ModePermissive: 2, v1alpha1.ModeStrict: 3}
+
+// effective is the weakest mode in force after what was written; the facts tell it as it was before.
+func effective(in Input) v1alpha1.Mode {
+	form := in.Decision.Form
+	switch {
+	case in.Facts.Effective == "", in.Decision.Keep, !written(in), winner(in) != nil:
+		return in.Facts.Effective
+	case form.Empty() && in.Facts.Policy.Owned && in.ApplyError == nil && in.Facts.Inherited != "":
+		return in.Facts.Inherited
+	case form.Mode == "":
+		return in.Facts.Effective
+	}
+	weakest := form.Mode
+	for port, mode := range form.Ports {
+		if _, excepted := in.Spec.Asked.Ports[port]; !excepted && strength[mode] < strength[weakest] {
+			weakest = mode
+		}
+	}
+	return weakest
+}
+
+// winner is the policy that Istio uses instead of the profile's; nil if it uses the profile's.
+func winner(in Input) *facts.CompetingPolicy {
+	for i, policy := range in.Facts.CompetingPolicies {
+		if policy.Wins {
+			return &in.Facts.CompetingPolicies[i]
+		}
+	}
+	return nil
+}
+
+// strictIn says whether the form is STRICT wherever that is asked for.
+func strictIn(in Input, form facts.Form) bool {
+	asked := in.Spec.Asked
+	ports := slices.AppendSeq([]int32{0}, maps.Keys(asked.Ports))
+	return !slices.ContainsFunc(ports, func(port int32) bool {
+		return asked.At(port) == v1alpha1.ModeStrict && form.At(port) != v1alpha1.ModeStrict
+	})
+}
+
+// live is what is in force by the object of the profile's name, or what is inherited.
+func live(in Input) facts.Form {
+	if in.Facts.Policy.Exists && !selectsOthers(in) {
+		return in.Facts.Policy.Form
+	}
+	return facts.Form{Mode: in.Facts.Inherited}
+}
+
+// selectsOthers says that the live object speaks for other pods than those of the target.
+func selectsOthers(in Input) bool {
+	return in.Facts.Policy.Exists && !maps.Equal(in.Facts.Policy.Selector, in.Facts.Target.Selector)
+}
+
+// instant rounds up to the second that status can hold: a stretch must not look longer than it is.
+func instant(t time.Time) *metav1.Time {
+	if t.IsZero() {
+		return nil
+	}
+	rounded := t.Truncate(time.Second)
+	if rounded.Before(t) {
+		rounded = rounded.Add(time.Second)
+	}
+	return &metav1.Time{Time: rounded.UTC().Round(0)}
+}
+
+func blockers(all []v1alpha1.Blocker) []v1alpha1.Blocker {
+	out := slices.Clone(all[:min(len(all), maxBlockers)])
+	for i := range out {
+		out[i].Message = clip(out[i].Message, maxMessage)
+	}
+	return out
+}
+
+// callers bounds what other people's workloads call themselves.
+func callers(all []v1alpha1.PlaintextCaller) []v1alpha1.PlaintextCaller {
+	out := slices.Clone(all[:min(len(all), maxCallers)])
+	for i := range out {
+		c := &out[i]
+		c.Workload, c.Namespace = clip(c.Workload, maxName), clip(c.Namespace, maxName)
+		c.Address, c.Protocol = clip(c.Address, maxAddress), clip(c.Protocol, maxProtocol)
+	}
+	return out
+}

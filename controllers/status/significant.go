@@ -1,0 +1,46 @@
+package status
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+)
+
+// Significant says whether two statuses differ in what must be written at once. What differs otherwise (counts, the time
+// something was last seen, the evidence) is written at most once a minute.
+func Significant(before, after v1alpha1.ServiceSecurityProfileStatus) bool {
+	return !equality.Semantic.DeepEqual(essence(before), essence(after))
+}
+
+// Equal says whether two statuses say the same.
+func Equal(before, after v1alpha1.ServiceSecurityProfileStatus) bool {
+	return equality.Semantic.DeepEqual(before, after)
+}
+
+func essence(status v1alpha1.ServiceSecurityProfileStatus) v1alpha1.ServiceSecurityProfileStatus {
+	out := *status.DeepCopy()
+	for i := range out.Conditions {
+		out.Conditions[i].LastTransitionTime = metav1.Time{}
+	}
+	if out.MTLS == nil {
+		return out
+	}
+	out.MTLS.Evidence, out.MTLS.LastPlaintextTime, out.MTLS.EligibleTime, out.MTLS.CleanSinceTime = nil, nil, nil, nil
+	for i := range out.MTLS.PlaintextCallers {
+		caller := &out.MTLS.PlaintextCallers[i]
+		caller.Requests, caller.LastSeenTime = 0, nil
+	}
+	slices.SortFunc(out.MTLS.PlaintextCallers, func(a, b v1alpha1.PlaintextCaller) int {
+		return strings.Compare(key(a), key(b))
+	})
+	return out
+}
+
+func key(c v1alpha1.PlaintextCaller) string {
+	return fmt.Sprintf("%s/%s/%s/%d/%s/%t", c.Namespace, c.Workload, c.Address, c.Port, c.Protocol, c.Refused)
+}

@@ -1,0 +1,128 @@
+package status
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/rollout"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// warnings are what works but should be known, the gravest first.
+func warnings(r report) []v1alpha1.Warning {
+	if !r.accepted() {
+		return nil
+	}
+	var out []v1alpha1.Warning
+	add := func(kind v1alpha1.WarningType, format string, args ...any) {
+		w := v1alpha1.Warning{Type: kind, Section: v1alpha1.SectionMTLS, Message: clip(fmt.Sprintf(format, args...), maxMessage)}
+		if len(out) < maxWarnings && !slices.Contains(out, w) {
+			out = append(out, w)
+		}
+	}
+	strictWarnings(r, add)
+	for _, host := range r.Facts.Hosts {
+		hostWarnings(r, host, add)
+	}
+	rolloutWarnings(r, add)
+	for _, port := range r.Facts.UnmappedPorts {
+		add(v1alpha1.WarningPortNotMapped, "No Service maps workload port %d of mtls.portLevel. See that it is the container's port, not the Service's.", port)
+	}
+	return out
+}
+
+type addWarning func(kind v1alpha1.WarningType, format string, args ...any)
+
+// strictWarnings say who is cut off by STRICT, and whom it does not secure.
+func strictWarnings(r report, add addWarning) {
+	if failed := r.Decision.FailedCallers; len(failed) > 0 && r.mtls.Stage == v1alpha1.StageEnforced {
+		add(v1alpha1.WarningVerificationFailed, "Callers fail since the switch to STRICT, and nothing is rolled back: %s.", names(failed))
+	}
+	if r.mtls.Stage != v1alpha1.StageEnforced && r.mtls.Stage != v1alpha1.StageVerifying {
+		return
+	}
+	if pods := outside(r.Facts.Pods); len(pods) > 0 {
+		add(v1alpha1.WarningPodsNotInMesh, "STRICT is in force, but these pods have no sidecar that could demand it, and take plaintext: %s. Enable injection and restart them.", names(pods))
+	}
+	for _, rule := range r.Facts.ClientRules {
+		if rule.TLS != "" {
+			add(v1alpha1.WarningClientsSendPlaintext, "DestinationRule %s/%s makes clients of %s use tls mode %s (%s), which STRICT refuses. Set it to ISTIO_MUTUAL, or remove the tls settings.",
+				rule.Namespace, rule.Name, rule.Host, rule.TLS, rule.Where)
+		}
+	}
+	if entries := r.Facts.ServiceEntries; len(entries) > 0 {
+		add(v1alpha1.WarningClientsSendPlaintext, "ServiceEntries declare the target as MESH_EXTERNAL, so clients send it plaintext, which STRICT refuses: %s. Set their location to MESH_INTERNAL, or remove them.", names(entries))
+	}
+}
+
+// hostWarnings say what the profile's DestinationRule for a host, or its absence, does to clients.
+func hostWarnings(r report, host facts.Host, add addWarning) {
+	if !demandsMutual(r.Decision.Rules, host) {
+		withheld(r, host, add)
+		return
+	}
+	if pods := host.UnmeshedEndpoints; len(pods) > 0 {
+		remedy := "Enable injection and restart them"
+		if r.Spec.DestinationRule == v1alpha1.DestinationRuleAlways {
+			remedy += ", or set destinationRule to Auto"
+		}
+		add(v1alpha1.WarningPodsNotReachable, "The DestinationRule for %s demands mutual TLS, so clients never reach these pods, which have no sidecar: %s. %s.", host.Name, names(pods), remedy)
+	}
+	for _, foreign := range r.Facts.ClientRules {
+		if foreign.Host == host.Name {
+			add(v1alpha1.WarningDestinationRuleReplaced, "DestinationRule %s/%s is for %s too. Istio does not merge the two: where the profile's rule applies, that one has no effect, and the reverse. Set destinationRule to Never, or remove that rule.", foreign.Namespace, foreign.Name, foreign.Host)
+		}
+	}
+}
+
+func demandsMutual(rules []rollout.Rule, host facts.Host) bool {
+	return slices.ContainsFunc(rules, func(rule rollout.Rule) bool {
+		ports := slices.ContainsFunc(rule.Ports, func(p rollout.RulePort) bool { return p.TLS == facts.TLSMutual })
+		return rule.Host.Name == host.Name && (rule.TLS == facts.TLSMutual || ports)
+	})
+}
+
+// withheld warns where auto-mTLS makes clients send plaintext, and no rule of the profile makes them do otherwise.
+func withheld(r report, host facts.Host, add addWarning) {
+	why := "Auto-mTLS is off in the mesh configuration"
+	switch {
+	case !r.Spec.AsksStrict() || r.Facts.Mesh.AutoMTLS && !host.Headless:
+		return
+	case r.Facts.Mesh.AutoMTLS:
+		why = "Service " + host.Service + " is headless, so that clients send plaintext to all of its pods while one has no sidecar"
+	}
+	if r.Spec.DestinationRule == v1alpha1.DestinationRuleNever {
+		add(v1alpha1.WarningDestinationRuleWithheld, "%s, and destinationRule is Never: clients use mutual TLS for %s only if a rule of their own says so. Set destinationRule to Auto, or write such a rule.", why, host.Name)
+		return
+	}
+	for _, foreign := range r.Facts.ClientRules {
+		if foreign.Host == host.Name {
+			add(v1alpha1.WarningDestinationRuleWithheld, "%s, and DestinationRule %s/%s keeps the profile from writing a rule for %s. See that it says tls mode ISTIO_MUTUAL.", why, foreign.Namespace, foreign.Name, host.Name)
+		}
+	}
+}
+
+// rolloutWarnings say what the rollout cannot see.
+func rolloutWarnings(r report, add addWarning) {
+	if r.Spec.AsksStrict() && r.Spec.Strategy == v1alpha1.StrategyImmediate {
+		add(v1alpha1.WarningObservationSkipped, "With rollout.strategy Immediate STRICT does not wait until it is known who calls: plaintext callers, if there are any, are refused.")
+	}
+	if r.Decision.Observe && r.Seen.Completeness == traffic.Complete && !r.Seen.ConnectionsVisible {
+		add(v1alpha1.WarningStreamsNotVisible, "The proxies do not expose their connection statistics, so a plaintext stream that was opened before the observation window and is still open cannot be seen. Expose them by proxyStatsMatcher with inclusionSuffixes downstream_cx_active and downstream_cx_ssl_active.")
+	}
+	if r.mtls.Stage == v1alpha1.StageVerifying && r.Spec.Rollback == v1alpha1.RollbackAutomatic {
+		add(v1alpha1.WarningCallersNotVisible, "Verification waits out its window and watches the target's own proxies. It cannot see failures on the callers' side, so it does not roll back because of them.")
+	}
+}
+
+func outside(pods []facts.Pod) []string {
+	var names []string
+	for _, pod := range pods {
+		if pod.Membership != facts.MemberSidecar {
+			names = append(names, pod.Name)
+		}
+	}
+	return names
+}
