@@ -77,7 +77,7 @@ var _ = Describe("A: the authentication policy task", Ordered, func() {
 	It("A5: with Strict on port 1234 alone, port 8000 takes plaintext", func(ctx SpecContext) {
 		profile := applyProfile(ctx, bar, "httpbin", `{mode: Permissive, portLevel: [{port: 1234, mode: Strict}], rollout: {strategy: Immediate}}`)
 		expectStage(ctx, profile, v1alpha1.StageEnforced)
-		ports, err := mesh.Kubectl(ctx, "get", "peerauthentication", "-n", bar, "httpbin", "-o", "jsonpath={.spec.portLevelMtls.1234.mode}")
+		ports, err := mesh.Kubectl(ctx, "get", "peerauthentication", "-n", bar, "httpbin", "-o", "jsonpath={.spec.portLevelMtls['1234'].mode}")
 		Expect(err).NotTo(HaveOccurred())
 		Expect(ports).To(Equal("STRICT"))
 		Expect(read(ctx, profile).Status.Warnings).To(ContainElement(HaveField("Type", v1alpha1.WarningPortNotMapped)))

@@ -4,8 +4,8 @@
 package playback
 
 import (
+	"bytes"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -97,11 +97,12 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
-	p.print(w)
+	_, _ = w.Write(p.print()) // who does not read to the end has what it wanted
 }
 
 // print writes the statistics in the form of Istio's proxy.
-func (p *Proxy) print(w io.Writer) {
+func (p *Proxy) print() []byte {
+	w := &bytes.Buffer{}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fmt.Fprintln(w, "# TYPE istio_requests_total counter")
@@ -111,4 +112,5 @@ func (p *Proxy) print(w io.Writer) {
 	fmt.Fprintf(w, "# TYPE envoy_listener_manager_listener_modified counter\nenvoy_listener_manager_listener_modified{} %d\n", p.updates)
 	fmt.Fprintf(w, "# TYPE envoy_listener_manager_total_filter_chains_draining gauge\nenvoy_listener_manager_total_filter_chains_draining{} %d\n", p.draining)
 	fmt.Fprintf(w, "# TYPE envoy_server_uptime gauge\nenvoy_server_uptime{} %d\n", int64(time.Since(p.started).Seconds()))
+	return w.Bytes()
 }
