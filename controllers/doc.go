@@ -1,0 +1,34 @@
+// Package controllers is the operator. One reconcile takes one profile through a pipeline:
+//
+//	facts    := resolve.Resolve(profile)                  what the cluster says of the target; reads
+//	seen     := observer.Observe(target)                  what its proxies say of its traffic; reads
+//	decision := rollout.Next(spec, facts, seen, before)   what must be now; pure
+//	intent   := plan.Build(decision)                      the objects that say so, in no mesh's terms; pure
+//	desired  := istio.Render(intent)                      the same as Istio objects; pure
+//	applied  := apply.Apply(desired)                      the only writes of Istio objects
+//	status   := status.Compute(all of it)                 pure; written once, and not at all when it says the same
+//
+// # Invariants
+//
+// STRICT is written only when rollout.Next decides it from facts that were read from the API server itself and from a
+// reading of the proxies taken after that: a first decision, made from the cache, only asks for the second one. No other
+// place in the operator knows how to make something stricter or weaker.
+//
+// What was decided stands in status only if it could be written. Everything a decision remembers is in the profile's
+// status or on the object that was written; what is kept in memory only (the proxies' counters, the time since an object
+// last changed) makes the operator wait when it is lost, never hurry.
+//
+// A profile that is not accepted changes nothing: nothing is written and nothing removed.
+//
+// A reconcile that changes nothing makes no API call: reads come from the cache, unchanged objects are not written, and a
+// settled profile is not looked at again until something that concerns it changes.
+//
+// # Imports
+//
+// They run one way, and the linter holds it:
+//
+//	api <- facts, traffic <- rollout <- plan <- istio <- apply <- status <- controllers
+//
+// facts, rollout, plan, istio and status know no Kubernetes client, no HTTP, no logger and no clock. Only this package
+// imports all of the others.
+package controllers

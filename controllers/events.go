@@ -1,0 +1,90 @@
+package controllers
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+)
+
+// notice is something that happened once and is told once.
+type notice struct {
+	kind, reason, action, note string
+}
+
+const maxNote = 1000
+
+// announce tells what changed between two statuses, in events and metrics.
+func (p *run) announce(before, after v1alpha1.ServiceSecurityProfileStatus) {
+	var told []notice
+	if stage, was := stageOf(after), stageOf(before); stage != was {
+		told = append(told, stageEvent(was, stage, after))
+		countTransition(stage)
+	}
+	for _, kind := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionProgrammed} {
+		if e, ok := conditionEvent(kind, before.Conditions, after.Conditions); ok {
+			told = append(told, e)
+		}
+	}
+	for _, e := range told {
+		p.Recorder.Eventf(p.profile, nil, e.kind, e.reason, e.action, "%s", note(e.note))
+	}
+}
+
+func stageOf(status v1alpha1.ServiceSecurityProfileStatus) v1alpha1.Stage {
+	if status.MTLS == nil {
+		return ""
+	}
+	return status.MTLS.Stage
+}
+
+// stageEvent tells that the rollout went from one stage to another.
+func stageEvent(was, stage v1alpha1.Stage, after v1alpha1.ServiceSecurityProfileStatus) notice {
+	e := notice{kind: corev1.EventTypeNormal, reason: string(stage), action: "Rollout"}
+	switch stage {
+	case v1alpha1.StageBlocked, v1alpha1.StageRolledBack:
+		e.kind = corev1.EventTypeWarning
+	case "":
+		e.reason, e.note = "RolloutEnded", "The rollout ended in stage "+string(was)+"; Strict is not asked for any more, or the profile is not accepted."
+		return e
+	case v1alpha1.StageObserving, v1alpha1.StageAwaitingApproval, v1alpha1.StageVerifying, v1alpha1.StageEnforced:
+	}
+	if c := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionMutualTLSEnforced); c != nil {
+		e.note = c.Message
+	}
+	if stage == v1alpha1.StageBlocked && after.MTLS != nil {
+		var messages []string
+		for _, blocker := range after.MTLS.Blockers {
+			messages = append(messages, blocker.Message)
+		}
+		e.note = strings.Join(messages, " ")
+	}
+	return e
+}
+
+// conditionEvent tells that a condition became false, with another reason than before, or true again.
+func conditionEvent(kind string, before, after []metav1.Condition) (notice, bool) {
+	now, was := meta.FindStatusCondition(after, kind), meta.FindStatusCondition(before, kind)
+	switch {
+	case now == nil || was != nil && was.Status == now.Status && was.Reason == now.Reason:
+		return notice{}, false
+	case now.Status == metav1.ConditionTrue && (was == nil || was.Status == metav1.ConditionTrue):
+		return notice{}, false
+	case now.Reason == v1alpha1.ReasonNotAccepted:
+		return notice{}, false
+	case now.Status == metav1.ConditionTrue:
+		return notice{kind: corev1.EventTypeNormal, reason: now.Reason, action: kind, note: now.Message}, true
+	}
+	return notice{kind: corev1.EventTypeWarning, reason: now.Reason, action: kind, note: now.Message}, true
+}
+
+// note bounds a message by what an Event may hold.
+func note(text string) string {
+	if len(text) <= maxNote {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxNote], "") + "…"
+}

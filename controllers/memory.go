@@ -1,0 +1,102 @@
+package controllers
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// memory is what is known of profiles beyond one reconcile. What is lost of it makes the operator wait, never hurry.
+type memory struct {
+	mu       sync.Mutex
+	profiles map[types.NamespacedName]*knowledge
+}
+
+// knowledge is what is known of one profile. The queue never gives one profile to two workers, so it needs no lock.
+type knowledge struct {
+	uid types.UID
+	// objects as they were last seen, and since when they are so.
+	objects string
+	since   time.Time
+	// held is the profile's PeerAuthentication as it was last written.
+	held facts.Policy
+	// baseline is what the proxies' listener counters were when STRICT was written; nil unless that is being verified.
+	baseline map[string]traffic.Reading
+	// status as it was last written, as of version, until the cache has it.
+	status        v1alpha1.ServiceSecurityProfileStatus
+	version       string
+	statusWritten time.Time
+	// untold is the status since which nothing was announced, if a write of status failed; the write may have been made
+	// all the same.
+	untold *v1alpha1.ServiceSecurityProfileStatus
+}
+
+func (r *Reconciler) remember(name types.NamespacedName, uid types.UID) *knowledge {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	if r.memory.profiles == nil {
+		r.memory.profiles = map[types.NamespacedName]*knowledge{}
+	}
+	known, ok := r.memory.profiles[name]
+	if ok && known.uid != uid {
+		r.Observer.Forget(string(known.uid))
+		ok = false
+	}
+	if !ok {
+		known = &knowledge{uid: uid}
+		r.memory.profiles[name] = known
+	}
+	return known
+}
+
+func (r *Reconciler) forget(name types.NamespacedName) {
+	r.memory.mu.Lock()
+	defer r.memory.mu.Unlock()
+	if known, ok := r.memory.profiles[name]; ok {
+		r.Observer.Forget(string(known.uid))
+		delete(r.memory.profiles, name)
+	}
+}
+
+// unchangedFor is how long the profile's own objects have been seen as they are.
+func (k *knowledge) unchangedFor(f facts.Facts, now time.Time) time.Duration {
+	// Maps are printed in the order of their keys, so the text tells the objects apart.
+	if objects := fmt.Sprint(f.Policy.Exists, f.Policy.Form, f.Policy.Selector, f.Rules); objects != k.objects || now.Before(k.since) {
+		k.objects, k.since = objects, now
+	}
+	return now.Sub(k.since)
+}
+
+func (k *knowledge) setBaseline(readings []traffic.Reading) {
+	k.baseline = make(map[string]traffic.Reading, len(readings))
+	for _, reading := range readings {
+		k.baseline[reading.UID] = reading
+	}
+}
+
+// written remembers a status that the cache may not have yet.
+func (k *knowledge) written(version string, status v1alpha1.ServiceSecurityProfileStatus, now time.Time) {
+	k.version, k.status, k.statusWritten = version, *status.DeepCopy(), now
+}
+
+// current is the profile with the status that was last written, if the cache still has an older one: a decision must not
+// rest on what was already replaced.
+func (k *knowledge) current(cached *v1alpha1.ServiceSecurityProfile) *v1alpha1.ServiceSecurityProfile {
+	if k.version == "" {
+		return cached
+	}
+	if order, err := resourceversion.CompareResourceVersion(cached.ResourceVersion, k.version); err != nil || order >= 0 {
+		k.version, k.status = "", v1alpha1.ServiceSecurityProfileStatus{}
+		return cached
+	}
+	profile := cached.DeepCopy()
+	profile.Status = *k.status.DeepCopy()
+	return profile
+}

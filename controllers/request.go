@@ -1,0 +1,89 @@
+package controllers
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/rollout"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// windowIntervals is how many observation intervals a window has at the least: fewer could not tell quiet from unseen.
+const windowIntervals = 3
+
+// tooShort refuses a window that this operator's interval cannot fill with evidence; nil if it is long enough.
+func (r *Reconciler) tooShort(spec rollout.Spec) *facts.Problem {
+	least := windowIntervals * r.Interval
+	if !spec.AsksStrict() || spec.Strategy != v1alpha1.StrategyStaged || spec.ObservationWindow >= least {
+		return nil
+	}
+	return &facts.Problem{
+		Reason: v1alpha1.ReasonInvalid, Section: v1alpha1.SectionMTLS,
+		Message: fmt.Sprintf("mtls.rollout.observationWindow %s is shorter than three observation intervals of this operator. Write %s or more, or start the operator with a shorter --observation-interval.", spec.ObservationWindow, least),
+	}
+}
+
+// request asks for an observation of the target's proxies.
+func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f facts.Facts) traffic.Request {
+	out := traffic.Request{
+		Profile: string(profile.UID), Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
+		RequireSeries: spec.MinRequests > 0, Window: spec.ObservationWindow,
+	}
+	for _, pod := range f.Pods {
+		if pod.Membership == facts.MemberSidecar {
+			out.Proxies = append(out.Proxies, traffic.Proxy{
+				Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Address: pod.IP, Created: pod.Created,
+				Restarts: pod.Restarts, Terminating: pod.Terminating,
+			})
+		}
+	}
+	if mtls := profile.Status.MTLS; mtls != nil {
+		out.CleanSince, out.Evidence, out.Callers = instant(mtls.CleanSinceTime), mtls.Evidence, mtls.PlaintextCallers
+	}
+	return out
+}
+
+// rulePorts are the settings of the profile's own rules for single ports, by host.
+func rulePorts(f facts.Facts) map[string]map[int32]facts.TLS {
+	out := map[string]map[int32]facts.TLS{}
+	for _, rule := range f.Rules {
+		if rule.Owned && len(rule.Ports) > 0 {
+			out[rule.Host] = rule.Ports
+		}
+	}
+	return out
+}
+
+func digest(selector map[string]string) string {
+	sum := sha256.Sum256(fmt.Append(nil, selector))
+	return hex.EncodeToString(sum[:8])
+}
+
+// previous is what status kept of the decision before.
+func previous(status v1alpha1.ServiceSecurityProfileStatus) rollout.Previous {
+	out := rollout.Previous{Generation: status.ObservedGeneration}
+	mtls := status.MTLS
+	if mtls == nil {
+		return out
+	}
+	out.Stage, out.Inherited, out.Attempts = mtls.Stage, mtls.InheritedMode, mtls.Attempts
+	out.CleanSince, out.LastPlaintext = instant(mtls.CleanSinceTime), instant(mtls.LastPlaintextTime)
+	out.Enforced, out.NextAttempt = instant(mtls.EnforcedTime), instant(mtls.NextAttemptTime)
+	if mtls.Approval != nil {
+		out.Approval = *mtls.Approval
+	}
+	return out
+}
+
+func instant(t *metav1.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.Time
+}

@@ -1,0 +1,269 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/apply"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/istio"
+	"github.com/servicesecurity/operator/controllers/plan"
+	"github.com/servicesecurity/operator/controllers/resolve"
+	"github.com/servicesecurity/operator/controllers/rollout"
+	"github.com/servicesecurity/operator/controllers/status"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// FieldOwner owns what the operator writes by server-side apply.
+const FieldOwner = client.FieldOwner("servicesecurity-operator")
+
+// jitter spreads profiles that would be looked at in the same moment.
+const jitter = 0.1
+
+// unsupportedInterval is how often a write is tried that the installed Istio does not support.
+const unsupportedInterval = time.Minute
+
+// Reconciler makes the cluster say what profiles ask for.
+type Reconciler struct {
+	// Client reads from the cache and writes to the API server.
+	Client   client.Client
+	Resolver *resolve.Resolver
+	Observer traffic.Observer
+	Recorder events.EventRecorder
+	Clock    clock.PassiveClock
+	// Interval between two readings of a target's proxies.
+	Interval time.Duration
+	// Settle is how long clients are given to take a change of their side.
+	Settle time.Duration
+
+	memory memory
+}
+
+// run is one reconcile of one profile.
+type run struct {
+	*Reconciler
+	profile *v1alpha1.ServiceSecurityProfile
+	known   *knowledge
+	out     status.Input
+}
+
+// Reconcile takes one profile through the pipeline.
+func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	profile := &v1alpha1.ServiceSecurityProfile{}
+	if err := r.Client.Get(ctx, req.NamespacedName, profile); err != nil {
+		if apierrors.IsNotFound(err) {
+			r.forget(req.NamespacedName)
+		}
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if !profile.DeletionTimestamp.IsZero() {
+		// Owner references make the garbage collector take the objects away in the right order.
+		return ctrl.Result{}, nil
+	}
+	known := r.remember(req.NamespacedName, profile.UID)
+	p := &run{Reconciler: r, profile: known.current(profile), known: known}
+	p.out = status.Input{Profile: p.profile, Now: r.Clock.Now()}
+	if err := p.resolve(ctx, r.Resolver); err != nil {
+		return ctrl.Result{}, err
+	}
+	if p.out.Facts.Problem == nil {
+		if err := p.decide(ctx); err != nil {
+			return ctrl.Result{}, err
+		}
+		p.apply(ctx)
+	}
+	return p.finish(ctx)
+}
+
+// resolve reads the facts and what the spec asks for.
+func (p *run) resolve(ctx context.Context, resolver *resolve.Resolver) error {
+	found, err := resolver.Resolve(ctx, p.profile)
+	if err != nil {
+		return fmt.Errorf("resolving the target: %w", err)
+	}
+	if problem := unsupportedBy(p.profile); problem != nil {
+		found.Problem = problem
+	}
+	spec, problem := p.spec()
+	if problem != nil && found.Problem == nil {
+		found.Problem = problem
+	}
+	found.UnchangedFor = p.known.unchangedFor(found, p.out.Now)
+	p.out.Facts, p.out.Spec = found, spec
+	return nil
+}
+
+// spec reads what is asked of mutual TLS, and says why it cannot be done by this operator.
+func (p *run) spec() (rollout.Spec, *facts.Problem) {
+	spec, err := rollout.SpecOf(p.profile)
+	if err != nil {
+		return spec, &facts.Problem{
+			Reason: v1alpha1.ReasonInvalid, Section: v1alpha1.SectionMTLS,
+			Message: fmt.Sprintf("mtls.rollout is not valid: %v.", err),
+		}
+	}
+	return spec, p.tooShort(spec)
+}
+
+// decide looks at the traffic if the decision depends on it. A decision that would switch to STRICT is made again from
+// facts read live and from a reading taken after them.
+func (p *run) decide(ctx context.Context) error {
+	p.out.Seen = traffic.Observation{Completeness: traffic.Skipped}
+	p.out.Decision = rollout.Next(p.input())
+	if p.out.Decision.Observe {
+		p.observe(ctx)
+	}
+	if !p.out.Decision.Confirm {
+		return nil
+	}
+	log.FromContext(ctx).V(1).Info("Every gate is open, reading them live")
+	if err := p.reread(ctx); err != nil {
+		return err
+	}
+	if err := p.resolve(ctx, p.Resolver.Live()); err != nil {
+		return err
+	}
+	if p.out.Facts.Problem != nil {
+		return nil
+	}
+	p.observe(ctx)
+	return nil
+}
+
+// reread reads the profile itself live: its spec may have changed, and with it what the switch rests on.
+func (p *run) reread(ctx context.Context) error {
+	profile := &v1alpha1.ServiceSecurityProfile{}
+	if err := p.Resolver.LiveReader.Get(ctx, client.ObjectKeyFromObject(p.profile), profile); err != nil {
+		return fmt.Errorf("reading the profile: %w", err)
+	}
+	if profile.UID != p.profile.UID || !profile.DeletionTimestamp.IsZero() {
+		return errors.New("reading the profile: it is being replaced or deleted")
+	}
+	p.profile, p.out.Profile = profile, profile
+	return nil
+}
+
+func (p *run) observe(ctx context.Context) {
+	within, cancel := context.WithTimeout(ctx, observationTimeout)
+	defer cancel()
+	p.out.Seen = p.Observer.Observe(within, request(p.profile, p.out.Spec, p.out.Facts))
+	p.out.Now = p.Clock.Now()
+	observations.WithLabelValues(string(p.out.Seen.Completeness)).Inc()
+	p.out.Decision = rollout.Next(p.input())
+}
+
+func (p *run) input() rollout.Input {
+	return rollout.Input{
+		Spec: p.out.Spec, Facts: p.out.Facts, Seen: p.out.Seen, Previous: previous(p.profile.Status),
+		Held: p.known.held, RulePorts: rulePorts(p.out.Facts), Baseline: p.known.baseline,
+		Now: p.out.Now, Interval: p.Interval, Settle: p.Settle,
+	}
+}
+
+// apply writes what was decided.
+func (p *run) apply(ctx context.Context) {
+	if p.out.Facts.Problem != nil {
+		return
+	}
+	desired := istio.Render(plan.Build(p.profile, p.out.Facts, p.out.Decision))
+	applier := apply.Applier{
+		Client:              p.Client,
+		PeerAuthentications: p.out.Facts.Mesh.PeerAuthentications,
+		DestinationRules:    p.out.Facts.Mesh.DestinationRules,
+	}
+	if p.out.Decision.Switched {
+		// Before the write, whose answer may get lost.
+		p.known.setBaseline(p.out.Seen.Proxies)
+	}
+	p.out.Applied, p.out.ApplyError = applier.Apply(ctx, p.profile, desired)
+	for _, change := range p.out.Applied.Changes {
+		writes.WithLabelValues(change.Kind, string(change.Verb)).Inc()
+		log.FromContext(ctx).Info("Istio object written", "verb", change.Verb, "kind", change.Kind, "name", change.Name)
+	}
+	p.learn()
+}
+
+// learn remembers what was done, and drops what is not needed any more.
+func (p *run) learn() {
+	d := p.out.Decision
+	if p.out.ApplyError == nil || p.out.Applied.Holds(apply.PeerAuthentication) {
+		p.known.held = d.Held(p.out.Facts.Target, p.known.held)
+		if d.Switched {
+			promotions.Inc()
+		}
+	}
+	if d.SwitchedAt.IsZero() {
+		p.known.baseline = nil
+	}
+	if !d.Observe {
+		p.Observer.Forget(string(p.profile.UID))
+	}
+}
+
+// finish says what happened, in status, events and metrics, and when to look again.
+func (p *run) finish(ctx context.Context) (ctrl.Result, error) {
+	if err := p.out.ApplyError; stale(err) {
+		// The cache lags behind what someone wrote. There is nothing to report before it has that.
+		return ctrl.Result{}, err
+	}
+	computed := status.Compute(p.out)
+	if err := p.writeStatus(ctx, computed); err != nil {
+		return ctrl.Result{}, err
+	}
+	if err := p.out.ApplyError; err != nil && !permanent(err) {
+		return ctrl.Result{}, err
+	}
+	after := p.out.Decision.After
+	if unsupported := (*apply.UnsupportedError)(nil); after <= 0 && errors.As(p.out.ApplyError, &unsupported) {
+		// Nothing tells that a definition has got a new field.
+		after = unsupportedInterval
+	}
+	if after <= 0 {
+		return ctrl.Result{}, nil
+	}
+	return ctrl.Result{RequeueAfter: wait.Jitter(after, jitter)}, nil
+}
+
+// stale says that nothing went wrong but that the objects have changed since they were read.
+func stale(err error) bool {
+	if err == nil {
+		return false
+	}
+	for _, e := range unwrap(err) {
+		if !apierrors.IsConflict(e) && !apierrors.IsAlreadyExists(e) {
+			return false
+		}
+	}
+	return true
+}
+
+// permanent says that trying again changes nothing: a person, or an event, has to.
+func permanent(err error) bool {
+	var foreign *apply.ForeignObjectError
+	var unsupported *apply.UnsupportedError
+	var absent *apply.NotInstalledError
+	for _, e := range unwrap(err) {
+		if !errors.As(e, &foreign) && !errors.As(e, &unsupported) && !errors.As(e, &absent) {
+			return false
+		}
+	}
+	return true
+}
+
+func unwrap(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}

@@ -1,0 +1,280 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/resolve"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// +kubebuilder:rbac:groups=servicesecurity.dev,resources=servicesecurityprofiles,verbs=get;list;watch
+// +kubebuilder:rbac:groups=servicesecurity.dev,resources=servicesecurityprofiles/status,verbs=patch
+// +kubebuilder:rbac:groups=servicesecurity.dev,resources=servicesecurityprofiles/finalizers,verbs=update
+// +kubebuilder:rbac:groups=security.istio.io,resources=peerauthentications,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups=networking.istio.io,resources=destinationrules,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups="",resources=pods;services;namespaces;configmaps,verbs=get;list;watch
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// Name of the controller, in logs, metrics and events.
+const Name = "servicesecurity-operator"
+
+// Options of the operator, with defaults that work.
+type Options struct {
+	// ObservationInterval is the time between two readings of a target's proxies.
+	ObservationInterval time.Duration
+	// SettleTime is how long clients are given to take a change of their side before the server's side follows.
+	SettleTime time.Duration
+	// IstioNamespace is where Istio's mesh configuration is.
+	IstioNamespace string
+	// ClusterDomain is the cluster's DNS domain.
+	ClusterDomain string
+	// Concurrency is how many profiles are worked on at once.
+	Concurrency int
+	// Observer reads the targets' traffic.
+	Observer traffic.Observer
+	// Clock of the operator; the real one if nil.
+	Clock clock.PassiveClock
+	// Registerer of the metrics that are read from the cache; controller-runtime's if nil.
+	Registerer prometheus.Registerer
+}
+
+const (
+	// reconciliationTimeout bounds one reconcile, which reads proxies over the network up to twice.
+	reconciliationTimeout = 2 * time.Minute
+	// observationTimeout bounds one reading of a target's proxies, and leaves time to write down what came of it.
+	observationTimeout = 45 * time.Second
+)
+
+// Pauses between attempts, from the first to the longest.
+const (
+	firstPause   = 5 * time.Millisecond
+	longestPause = time.Minute
+)
+
+// arrivalInterval is how often Istio's kinds are looked for while they are absent.
+const arrivalInterval = 5 * time.Second
+
+// NewScheme knows the kinds that the operator handles.
+func NewScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, securityv1.AddToScheme, networkingv1.AddToScheme,
+	} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("registering types: %w", err)
+		}
+	}
+	return scheme, nil
+}
+
+// Setup registers the controller with a manager whose cache has CacheOptions.
+func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	if opts.Registerer == nil {
+		opts.Registerer = metrics.Registry
+	}
+	if err := resolve.Index(ctx, mgr.GetFieldIndexer()); err != nil {
+		return fmt.Errorf("setting up: %w", err)
+	}
+	kinds := &istioKinds{mgr: mgr, arrived: make(chan event.GenericEvent), indexed: map[schema.GroupVersionKind]bool{}, installed: map[schema.GroupVersionKind]bool{}}
+	r := &Reconciler{
+		Client:   mgr.GetClient(),
+		Observer: opts.Observer,
+		Recorder: mgr.GetEventRecorder(Name),
+		Clock:    opts.Clock,
+		Interval: opts.ObservationInterval,
+		Settle:   opts.SettleTime,
+		Resolver: &resolve.Resolver{
+			Reader: mgr.GetClient(), LiveReader: mgr.GetAPIReader(), RootNamespace: opts.IstioNamespace,
+			ClusterDomain: opts.ClusterDomain, Installed: kinds.has,
+		},
+	}
+	affected := handler.EnqueueRequestsFromMapFunc(r.affected)
+	own := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, statusLost())
+	c, err := ctrl.NewControllerManagedBy(mgr).
+		Named(Name).
+		For(&v1alpha1.ServiceSecurityProfile{}, builder.WithPredicates(own)).
+		Watches(&v1alpha1.ServiceSecurityProfile{}, affected, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&corev1.Pod{}, affected, builder.WithPredicates(changed())).
+		Watches(&corev1.Service{}, affected, builder.WithPredicates(changed())).
+		Watches(&corev1.Namespace{}, affected, builder.WithPredicates(changed())).
+		Watches(&corev1.ConfigMap{}, affected, builder.WithPredicates(changed())).
+		WatchesRawSource(source.Channel(kinds.arrived, &handler.EnqueueRequestForObject{})).
+		WithOptions(controller.Options{
+			MaxConcurrentReconciles: opts.Concurrency, ReconciliationTimeout: reconciliationTimeout, EnableWarmup: ptr.To(true),
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstPause, longestPause),
+		}).
+		Build(r)
+	if err != nil {
+		return fmt.Errorf("setting up the controller: %w", err)
+	}
+	kinds.watch = func(object client.Object) error {
+		return c.Watch(source.Kind(mgr.GetCache(), object, handler.EnqueueRequestsFromMapFunc(r.affected)))
+	}
+	// What is installed already is watched before the first reconcile.
+	if _, err := kinds.look(ctx); err != nil {
+		return err
+	}
+	if err := opts.Registerer.Register(newProfileCollector(mgr.GetClient())); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	return mgr.Add(kinds)
+}
+
+// affected are the profiles that an object's change may concern.
+func (r *Reconciler) affected(ctx context.Context, object client.Object) []reconcile.Request {
+	var requests []reconcile.Request
+	for _, name := range r.Resolver.Affected(ctx, object) {
+		requests = append(requests, reconcile.Request{NamespacedName: name})
+	}
+	return requests
+}
+
+// istioKinds waits for Istio's kinds, indexes and watches them when they are there, and has every profile looked at again.
+type istioKinds struct {
+	mgr     manager.Manager
+	watch   func(client.Object) error
+	arrived chan event.GenericEvent
+	// indexed are the kinds whose indexes are there, which cannot be made twice. Only look uses it, never twice at once.
+	indexed map[schema.GroupVersionKind]bool
+
+	mu        sync.RWMutex
+	installed map[schema.GroupVersionKind]bool
+}
+
+// istioKind is one of Istio's kinds that the operator reads and writes.
+type istioKind struct {
+	kind   schema.GroupVersionKind
+	object client.Object
+	index  func(context.Context, client.FieldIndexer) error
+}
+
+func wantedKinds() []istioKind {
+	return []istioKind{
+		{resolve.PeerAuthenticationKind, &securityv1.PeerAuthentication{}, resolve.IndexPeerAuthentications},
+		{resolve.DestinationRuleKind, &networkingv1.DestinationRule{}, resolve.IndexDestinationRules},
+	}
+}
+
+func (k *istioKinds) has(kind schema.GroupVersionKind) bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return k.installed[kind]
+}
+
+// NeedLeaderElection implements manager.LeaderElectionRunnable: a standby is warm, too.
+func (k *istioKinds) NeedLeaderElection() bool { return false }
+
+// Start implements manager.Runnable: it ends when all kinds are there.
+func (k *istioKinds) Start(ctx context.Context) error {
+	// It fails only by the end of ctx, which is the operator's.
+	_ = wait.PollUntilContextCancel(ctx, arrivalInterval, true, func(ctx context.Context) (bool, error) {
+		found, err := k.look(ctx)
+		if err != nil {
+			log.FromContext(ctx).Error(err, "Looking for Istio's kinds failed")
+		}
+		if len(found) > 0 {
+			k.lookAgain(ctx)
+		}
+		return k.complete(), nil
+	})
+	return nil
+}
+
+func (k *istioKinds) complete() bool {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return len(k.installed) == len(wantedKinds())
+}
+
+// look watches the kinds that the API server knows and that are not watched yet, and says which.
+func (k *istioKinds) look(ctx context.Context) ([]schema.GroupVersionKind, error) {
+	var found []schema.GroupVersionKind
+	for _, wanted := range wantedKinds() {
+		if k.has(wanted.kind) {
+			continue
+		}
+		_, err := k.mgr.GetRESTMapper().RESTMapping(wanted.kind.GroupKind(), wanted.kind.Version)
+		if meta.IsNoMatchError(err) {
+			continue
+		}
+		if err != nil {
+			return found, fmt.Errorf("looking for %s: %w", wanted.kind.Kind, err)
+		}
+		if err := k.index(ctx, wanted); err != nil {
+			return found, fmt.Errorf("indexing %s: %w", wanted.kind.Kind, err)
+		}
+		if err := k.watch(wanted.object); err != nil {
+			return found, fmt.Errorf("watching %s: %w", wanted.kind.Kind, err)
+		}
+		k.mu.Lock()
+		k.installed[wanted.kind] = true
+		k.mu.Unlock()
+		found = append(found, wanted.kind)
+		log.FromContext(ctx).Info("Istio kind is watched", "kind", wanted.kind.Kind)
+	}
+	return found, nil
+}
+
+// index makes the indexes of a kind once. What may fail for a while is to get the informer, so that comes first.
+func (k *istioKinds) index(ctx context.Context, wanted istioKind) error {
+	if k.indexed[wanted.kind] {
+		return nil
+	}
+	if _, err := k.mgr.GetCache().GetInformer(ctx, wanted.object, cache.BlockUntilSynced(false)); err != nil {
+		return err
+	}
+	if err := wanted.index(ctx, k.mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	k.indexed[wanted.kind] = true
+	return nil
+}
+
+// lookAgain has every profile looked at.
+func (k *istioKinds) lookAgain(ctx context.Context) {
+	profiles := &v1alpha1.ServiceSecurityProfileList{}
+	if err := k.mgr.GetClient().List(ctx, profiles); err != nil {
+		log.FromContext(ctx).Error(err, "Listing profiles failed")
+		return
+	}
+	for i := range profiles.Items {
+		select {
+		case k.arrived <- event.GenericEvent{Object: &profiles.Items[i]}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
