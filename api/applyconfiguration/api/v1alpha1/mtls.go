@@ -26,7 +26,7 @@ type MTLSApplyConfiguration struct {
 	// cannot harm. Always writes it whatever the endpoints are: one without a
 	// sidecar is then never reached again. Never writes none.
 	DestinationRule *apiv1alpha1.DestinationRulePolicy `json:"destinationRule,omitempty"`
-	// rollout says how Strict is reached. It is allowed only where mode or a
+	// rollout says how Strict is reached. It is idle where neither mode nor a
 	// port is Strict. A profile that asks for Strict and has no rollout gets
 	// every default below: Staged, with an observation window of 24h.
 	Rollout *RolloutApplyConfiguration `json:"rollout,omitempty"`
