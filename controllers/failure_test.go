@@ -122,6 +122,37 @@ var _ = Describe("An API server that fails", func() {
 		}
 	})
 
+	It("does not make a wanted PERMISSIVE look like drift from STRICT when an answer gets lost", func(ctx SpecContext) {
+		ns, _ := workload(ctx)
+		var armed sync.Map
+		strictAgain := func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.MTLS = &v1alpha1.MTLS{Mode: v1alpha1.ModeStrict, Rollout: &v1alpha1.Rollout{ObservationWindow: "1h"}}
+		}
+		var ssp *v1alpha1.ServiceSecurityProfile
+		startOperator(forProfilesOf(ns), func(o *operator) {
+			o.intercept = interceptor.Funcs{Update: func(ctx context.Context, c client.WithWatch, object client.Object, opts ...client.UpdateOption) error {
+				_, hit := armed.LoadAndDelete("yes")
+				if err := c.Update(ctx, object, opts...); err != nil || !hit {
+					return err
+				}
+				// The write is made, its answer gets lost, and the spec asks for Strict again before anything is tried again.
+				update(ctx, ssp, strictAgain)
+				return apierrors.NewTimeoutError("injected", 0)
+			}}
+		})
+		ssp = profile(ctx, ns, "httpbin", ofOperator(ns), mtls(v1alpha1.MTLS{
+			Mode: v1alpha1.ModeStrict, DestinationRule: v1alpha1.DestinationRuleNever,
+			Rollout: &v1alpha1.Rollout{Strategy: v1alpha1.StrategyImmediate},
+		}))
+		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageEnforced))
+		armed.Store("yes", true)
+		update(ctx, ssp, func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.MTLS = &v1alpha1.MTLS{Mode: v1alpha1.ModePermissive, DestinationRule: v1alpha1.DestinationRuleNever}
+		})
+		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageObserving))
+		Consistently(peerMode(ns, "httpbin")).WithContext(ctx).Should(Equal("PERMISSIVE"))
+	})
+
 	It("is reported while it lasts, and tried again", func(ctx SpecContext) {
 		ns, _ := workload(ctx)
 		var broken sync.Map

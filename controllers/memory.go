@@ -10,6 +10,7 @@ import (
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/rollout"
 	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
@@ -74,7 +75,15 @@ func (k *knowledge) unchangedFor(f facts.Facts, now time.Time) time.Duration {
 	return now.Sub(k.since)
 }
 
-func (k *knowledge) setBaseline(readings []traffic.Reading) {
+// expect prepares for the write of a decision. What is about to change must not be taken for drift afterwards, and what the
+// proxies count before STRICT is written tells later whether they took it.
+func (k *knowledge) expect(d rollout.Decision, readings []traffic.Reading) {
+	if !d.Keep && !d.Form.Equal(k.held.Form) {
+		k.held = facts.Policy{}
+	}
+	if !d.Switched {
+		return
+	}
 	k.baseline = make(map[string]traffic.Reading, len(readings))
 	for _, reading := range readings {
 		k.baseline[reading.UID] = reading

@@ -182,10 +182,8 @@ func (p *run) apply(ctx context.Context) {
 		PeerAuthentications: p.out.Facts.Mesh.PeerAuthentications,
 		DestinationRules:    p.out.Facts.Mesh.DestinationRules,
 	}
-	if p.out.Decision.Switched {
-		// Before the write, whose answer may get lost.
-		p.known.setBaseline(p.out.Seen.Proxies)
-	}
+	// Before the write, whose answer may get lost: it may have been made then.
+	p.known.expect(p.out.Decision, p.out.Seen.Proxies)
 	p.out.Applied, p.out.ApplyError = applier.Apply(ctx, p.profile, desired)
 	for _, change := range p.out.Applied.Changes {
 		writes.WithLabelValues(change.Kind, string(change.Verb)).Inc()
