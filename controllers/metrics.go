@@ -2,8 +2,10 @@ package controllers
 
 import (
 	"context"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
@@ -55,14 +57,18 @@ type profileCollector struct {
 	stages     *prometheus.Desc
 	conditions *prometheus.Desc
 	callers    *prometheus.Desc
+	age        *prometheus.Desc
+	clock      clock.PassiveClock
 }
 
-func newProfileCollector(reader client.Reader) *profileCollector {
+func newProfileCollector(reader client.Reader, clock clock.PassiveClock) *profileCollector {
 	return &profileCollector{
 		reader:     reader,
+		clock:      clock,
 		stages:     prometheus.NewDesc(prefix+"profiles", "Profiles, by stage of their rollout (empty without one).", []string{"stage"}, nil),
 		conditions: prometheus.NewDesc(prefix+"profile_conditions", "Profiles, by condition and its status.", []string{"condition", "status"}, nil),
 		callers:    prometheus.NewDesc(prefix+"plaintext_callers", "Callers without mutual TLS within the observation windows, over all profiles.", nil, nil),
+		age:        prometheus.NewDesc(prefix+"observation_age_seconds", "Age of the oldest complete reading that a rollout rests on, as status has it, which is written at most once a minute; 0 without one.", nil, nil),
 	}
 }
 
@@ -71,6 +77,7 @@ func (c *profileCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.stages
 	out <- c.conditions
 	out <- c.callers
+	out <- c.age
 }
 
 // Collect implements prometheus.Collector.
@@ -80,15 +87,19 @@ func (c *profileCollector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.NewInvalidMetric(c.stages, err)
 		return
 	}
-	stages, conditions, callers := map[v1alpha1.Stage]int{}, map[[2]string]int{}, 0
+	stages, conditions, callers, age := map[v1alpha1.Stage]int{}, map[[2]string]int{}, 0, time.Duration(0)
 	for i := range profiles.Items {
 		status := &profiles.Items[i].Status
 		stages[stageOf(*status)]++
 		for _, condition := range status.Conditions {
 			conditions[[2]string{condition.Type, string(condition.Status)}]++
 		}
-		if status.MTLS != nil {
-			callers += len(status.MTLS.PlaintextCallers)
+		if status.MTLS == nil {
+			continue
+		}
+		callers += len(status.MTLS.PlaintextCallers)
+		if evidence := status.MTLS.Evidence; evidence != nil && evidence.ObservedTime != nil {
+			age = max(age, c.clock.Since(evidence.ObservedTime.Time))
 		}
 	}
 	for stage, count := range stages {
@@ -98,4 +109,5 @@ func (c *profileCollector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(c.conditions, prometheus.GaugeValue, float64(count), key[0], key[1])
 	}
 	out <- prometheus.MustNewConstMetric(c.callers, prometheus.GaugeValue, float64(callers))
+	out <- prometheus.MustNewConstMetric(c.age, prometheus.GaugeValue, age.Seconds())
 }

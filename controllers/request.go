@@ -30,7 +30,7 @@ func (r *Reconciler) tooShort(spec rollout.Spec) *facts.Problem {
 }
 
 // request asks for an observation of the target's proxies.
-func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f facts.Facts) traffic.Request {
+func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f facts.Facts, now time.Time) traffic.Request {
 	out := traffic.Request{
 		Profile: string(profile.UID), Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
 		RequireSeries: spec.MinRequests > 0, Window: spec.ObservationWindow,
@@ -45,6 +45,10 @@ func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f fact
 	}
 	if mtls := profile.Status.MTLS; mtls != nil {
 		out.CleanSince, out.Evidence, out.Callers = instant(mtls.CleanSinceTime), mtls.Evidence, mtls.PlaintextCallers
+		if out.CleanSince.After(now) {
+			// Status rounds it up to the second. A clock that is behind is told by the evidence's own time.
+			out.CleanSince = now
+		}
 	}
 	return out
 }

@@ -157,7 +157,7 @@ func (p *run) reread(ctx context.Context) error {
 func (p *run) observe(ctx context.Context) {
 	within, cancel := context.WithTimeout(ctx, observationTimeout)
 	defer cancel()
-	p.out.Seen = p.Observer.Observe(within, request(p.profile, p.out.Spec, p.out.Facts))
+	p.out.Seen = p.Observer.Observe(within, request(p.profile, p.out.Spec, p.out.Facts, p.out.Now))
 	p.out.Now = p.Clock.Now()
 	observations.WithLabelValues(string(p.out.Seen.Completeness)).Inc()
 	p.out.Decision = rollout.Next(p.input())

@@ -147,7 +147,7 @@ func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
 	if _, err := kinds.look(ctx); err != nil {
 		return err
 	}
-	if err := opts.Registerer.Register(newProfileCollector(mgr.GetClient())); err != nil {
+	if err := opts.Registerer.Register(newProfileCollector(mgr.GetClient(), opts.Clock)); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
 	return mgr.Add(kinds)

@@ -237,7 +237,7 @@ func plaintextGate(in Input) []v1alpha1.Blocker {
 		if in.Seen.NotAttributable {
 			blockers = append(blockers, blocker(v1alpha1.BlockerPortNotAttributable, "Plaintext was seen, and it cannot be told whether only excepted ports took it. Expose the proxies' connection statistics (proxyStatsMatcher with inclusionSuffixes downstream_cx_total, downstream_cx_ssl_total, downstream_cx_active and downstream_cx_ssl_active).")...)
 		} else {
-			blockers = append(blockers, blocker(v1alpha1.BlockerPlaintextSeen, "Callers still send plaintext: %s. Move them into the mesh; the count and the workload are in status.mtls.plaintextCallers.", callers(in.Seen.Callers))...)
+			blockers = append(blockers, blocker(v1alpha1.BlockerPlaintextSeen, "Callers still send plaintext: %s. Move them into the mesh; their counts are in status.mtls.plaintextCallers.%s", callers(in.Seen.Callers), whoIsUnknown(in.Seen.Callers))...)
 		}
 	}
 	if in.Seen.OpenPlaintext > 0 {
@@ -282,6 +282,15 @@ func callers(all []v1alpha1.PlaintextCaller) string {
 	}
 	slices.Sort(known[:min(len(known), maxNames)])
 	return names(known)
+}
+
+// whoIsUnknown says how to get the name of a caller that the proxies cannot name.
+func whoIsUnknown(all []v1alpha1.PlaintextCaller) string {
+	unknown := slices.ContainsFunc(all, func(c v1alpha1.PlaintextCaller) bool { return c.Workload == "unknown" })
+	if len(all) > 0 && !unknown {
+		return ""
+	}
+	return " The address of an unknown one is in the access logs of the target's proxies; docs/observation.md says how to turn them on."
 }
 
 // rollingOutGate: pods that come and go take their configuration from two sides at once.

@@ -146,21 +146,25 @@ func TestCallers(t *testing.T) {
 	tests := map[string]struct {
 		callers []v1alpha1.PlaintextCaller
 		want    string
+		unnamed bool
 	}{
-		"nobody known":     {nil, "an unknown workload."},
-		"unknown":          {[]v1alpha1.PlaintextCaller{caller("", "unknown", "")}, "an unknown workload (outside the mesh, so its proxy cannot name it)."},
-		"unknown, by TCP":  {[]v1alpha1.PlaintextCaller{caller("", "unknown", "TCP")}, "an unknown workload (TCP, outside the mesh, so its proxy cannot name it)."},
-		"no namespace":     {[]v1alpha1.PlaintextCaller{caller("", "cron", "HTTP")}, "cron."},
-		"each once":        {[]v1alpha1.PlaintextCaller{caller("a", "x", "HTTP"), caller("a", "x", "TCP")}, "a/x."},
-		"in a still order": {[]v1alpha1.PlaintextCaller{caller("b", "x", ""), caller("a", "x", "")}, "a/x, b/x."},
-		"the worst three":  {[]v1alpha1.PlaintextCaller{caller("d", "x", ""), caller("c", "x", ""), caller("b", "x", ""), caller("a", "x", "")}, "b/x, c/x, d/x and others."},
+		"nobody known":     {nil, "an unknown workload.", true},
+		"unknown":          {[]v1alpha1.PlaintextCaller{caller("", "unknown", "")}, "an unknown workload (outside the mesh, so its proxy cannot name it).", true},
+		"unknown, by TCP":  {[]v1alpha1.PlaintextCaller{caller("", "unknown", "TCP")}, "an unknown workload (TCP, outside the mesh, so its proxy cannot name it).", true},
+		"no namespace":     {[]v1alpha1.PlaintextCaller{caller("", "cron", "HTTP")}, "cron.", false},
+		"each once":        {[]v1alpha1.PlaintextCaller{caller("a", "x", "HTTP"), caller("a", "x", "TCP")}, "a/x.", false},
+		"in a still order": {[]v1alpha1.PlaintextCaller{caller("b", "x", ""), caller("a", "x", "")}, "a/x, b/x.", false},
+		"the worst three":  {[]v1alpha1.PlaintextCaller{caller("d", "x", ""), caller("c", "x", ""), caller("b", "x", ""), caller("a", "x", "")}, "b/x, c/x, d/x and others.", false},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			in := base()
 			in.Seen.LastPlaintext, in.Seen.Callers = noon, tc.callers
 			got := rollout.Next(in).Blockers[0].Message
-			want := "Callers still send plaintext: " + tc.want + " Move them into the mesh; the count and the workload are in status.mtls.plaintextCallers."
+			want := "Callers still send plaintext: " + tc.want + " Move them into the mesh; their counts are in status.mtls.plaintextCallers."
+			if tc.unnamed {
+				want += " The address of an unknown one is in the access logs of the target's proxies; docs/observation.md says how to turn them on."
+			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("unexpected message (-want +got):\n%s", diff)
 			}
