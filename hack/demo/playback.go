@@ -99,7 +99,7 @@ func (p *played) start(ctx context.Context, out *printer) error {
 // workload makes httpbin known, and ready at the address of its played-back proxy.
 func (p *played) workload(ctx context.Context) error {
 	// An address of its own on loopback lets several demos run side by side on the proxy's fixed port.
-	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)) //nolint:gosec // not a secret
+	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
 	var err error
 	if p.proxy, err = playback.Start(host, statsPort); err != nil {
 		return err

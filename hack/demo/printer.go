@@ -33,27 +33,32 @@ func (p *printer) paint(colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
+// write prints. Nobody is told when nobody listens.
+func (p *printer) write(format string, args ...any) {
+	_, _ = fmt.Fprintf(p.file, format, args...)
+}
+
 // title begins a part of the story.
-func (p *printer) title(format string, args ...any) {
+func (p *printer) title(text string) {
 	elapsed := fmt.Sprintf("[%3.0f s]", time.Since(p.began).Seconds())
-	fmt.Fprintf(p.file, "\n%s %s\n", p.paint(faint, elapsed), p.paint(bold, fmt.Sprintf(format, args...)))
+	p.write("\n%s %s\n", p.paint(faint, elapsed), p.paint(bold, text))
 }
 
 // note says something in passing.
 func (p *printer) note(format string, args ...any) {
-	fmt.Fprintf(p.file, "%s\n", p.paint(faint, fmt.Sprintf(format, args...)))
+	p.write("%s\n", p.paint(faint, fmt.Sprintf(format, args...)))
 }
 
 // fact says something that was seen.
 func (p *printer) fact(format string, args ...any) {
-	fmt.Fprintf(p.file, "  %s\n", p.paint(green, fmt.Sprintf(format, args...)))
+	p.write("  %s\n", p.paint(green, fmt.Sprintf(format, args...)))
 }
 
 // output shows what a command printed.
 func (p *printer) output(command, text string) {
-	fmt.Fprintf(p.file, "%s\n", p.paint(bold, "$ "+command))
+	p.write("%s\n", p.paint(bold, "$ "+command))
 	for line := range strings.Lines(strings.TrimSpace(text)) {
-		fmt.Fprint(p.file, "  "+line)
+		p.write("  %s", line)
 	}
-	fmt.Fprintln(p.file)
+	p.write("\n")
 }

@@ -41,6 +41,39 @@ spec:
 `
 )
 
+// chapter is what happens at a stage of the rollout.
+type chapter struct {
+	stage, title string
+	// shown are kubectl commands.
+	shown []string
+	// then is what somebody does next; nil for nothing.
+	then func(ctx context.Context, out *printer, w world) error
+}
+
+var chapters = []chapter{
+	{
+		stage: "Blocked", title: "Blocked: the proxies see plaintext, so nothing is switched and nobody is cut off",
+		shown: []string{"get ssp -n foo", "describe ssp httpbin -n foo", "get peerauthentication -n foo"},
+		then: func(ctx context.Context, out *printer, w world) error {
+			out.title("The client joins the mesh")
+			return w.join(ctx)
+		},
+	},
+	{
+		stage: "Observing", title: "Observing: no plaintext any more; the window fills",
+		shown: []string{"get ssp -n foo -o wide"},
+	},
+	{
+		stage: "Verifying", title: "STRICT: no plaintext for the whole window, every gate read once more, and written",
+		shown: []string{"get ssp -n foo", "get peerauthentication,destinationrule -n foo"},
+	},
+	{
+		stage: "Enforced", title: "Enforced: every proxy has taken it and drained, and the verification window is over",
+		shown: []string{"get ssp -n foo", "describe ssp httpbin -n foo"},
+		then:  prove,
+	},
+}
+
 // tell is the story.
 func tell(ctx context.Context, out *printer, w world) error {
 	if err := w.start(ctx, out); err != nil {
@@ -51,37 +84,27 @@ func tell(ctx context.Context, out *printer, w world) error {
 	if err := w.apply(ctx, profile); err != nil {
 		return err
 	}
-	if err := await(ctx, w, "Blocked"); err != nil {
+	for _, c := range chapters {
+		if err := c.tell(ctx, out, w); err != nil {
+			return err
+		}
+	}
+	out.title("Done")
+	return nil
+}
+
+func (c chapter) tell(ctx context.Context, out *printer, w world) error {
+	if err := await(ctx, w, c.stage); err != nil {
 		return err
 	}
-	out.title("Blocked: the proxies see plaintext, so nothing is switched and nobody is cut off")
-	if err := show(ctx, out, w, "get ssp -n foo", "describe ssp httpbin -n foo", "get peerauthentication -n foo"); err != nil {
+	out.title(c.title)
+	if err := show(ctx, out, w, c.shown...); err != nil || c.then == nil {
 		return err
 	}
-	out.title("The client joins the mesh")
-	if err := w.join(ctx); err != nil {
-		return err
-	}
-	if err := await(ctx, w, "Observing"); err != nil {
-		return err
-	}
-	if err := show(ctx, out, w, "get ssp -n foo -o wide"); err != nil {
-		return err
-	}
-	if err := await(ctx, w, "Verifying"); err != nil {
-		return err
-	}
-	out.title("STRICT: no plaintext for the whole window, every gate read once more, and written")
-	if err := show(ctx, out, w, "get ssp -n foo", "get peerauthentication,destinationrule -n foo"); err != nil {
-		return err
-	}
-	if err := await(ctx, w, "Enforced"); err != nil {
-		return err
-	}
-	out.title("Enforced: every proxy has taken it and drained, and the verification window is over")
-	if err := show(ctx, out, w, "get ssp -n foo", "describe ssp httpbin -n foo"); err != nil {
-		return err
-	}
+	return c.then(ctx, out, w)
+}
+
+func prove(ctx context.Context, out *printer, w world) error {
 	facts, err := w.proof(ctx)
 	if err != nil {
 		return err
@@ -89,7 +112,6 @@ func tell(ctx context.Context, out *printer, w world) error {
 	for _, fact := range facts {
 		out.fact("%s", fact)
 	}
-	out.title("Done")
 	return nil
 }
 

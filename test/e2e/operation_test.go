@@ -126,6 +126,12 @@ var _ = Describe("Objects that others touch", func() {
 
 	It("leaves a foreign object alone, and adopts it without a gap", func(ctx SpecContext) {
 		const name, legacy = "adopt", "adopt-legacy"
+		field := func(path string) string {
+			GinkgoHelper()
+			text, err := mesh.Kubectl(ctx, "get", "peerauthentication", "httpbin", "-n", name, "-o", "jsonpath="+path)
+			Expect(err).NotTo(HaveOccurred())
+			return text
+		}
 		meshedShop(ctx, name)
 		setUp(ctx, space{name: legacy, manifests: []string{testbed.Sleep(legacy)}})
 		Expect(mesh.Apply(ctx, `apiVersion: security.istio.io/v1
@@ -136,11 +142,11 @@ spec:
   mtls: {mode: STRICT}
 `)).To(Succeed())
 		expectReach(ctx, reach{from: legacy, to: name, exit: reset})
-		uid := field(ctx, name, "{.metadata.uid} {.metadata.resourceVersion}")
+		uid := field("{.metadata.uid} {.metadata.resourceVersion}")
 		profile := applyProfile(ctx, name, "httpbin", staged)
 		Eventually(func() string { return condition(ctx, profile, v1alpha1.ConditionProgrammed) }).WithContext(ctx).Should(
 			And(HavePrefix("False/ForeignObject"), ContainSubstring("servicesecurity.dev/adopt: httpbin")))
-		Expect(field(ctx, name, "{.metadata.uid} {.metadata.resourceVersion}")).To(Equal(uid))
+		Expect(field("{.metadata.uid} {.metadata.resourceVersion}")).To(Equal(uid))
 
 		By("handing it over, while plaintext goes on being refused and the meshed client goes on being served")
 		Expect(mesh.Served(ctx, name, "steady")).To(Succeed())
@@ -157,8 +163,8 @@ spec:
 			g.Expect(condition(ctx, profile, v1alpha1.ConditionReady)).To(HavePrefix("True/Ready"))
 			g.Expect(refused).To(BeNumerically(">=", 10))
 		}).WithContext(ctx).Should(Succeed())
-		Expect(field(ctx, name, "{.metadata.uid}")).To(Equal(strings.Fields(uid)[0]))
-		Expect(field(ctx, name, "{.metadata.ownerReferences[0].kind}")).To(Equal(v1alpha1.Kind))
+		Expect(field("{.metadata.uid}")).To(Equal(strings.Fields(uid)[0]))
+		Expect(field("{.metadata.ownerReferences[0].kind}")).To(Equal(v1alpha1.Kind))
 		Expect(stage(ctx, profile)).To(Equal(v1alpha1.StageEnforced))
 		totals, err := mesh.Totals(ctx, name, "steady")
 		Expect(err).NotTo(HaveOccurred())
@@ -171,13 +177,6 @@ func spec(ctx context.Context, kind, namespace string) string {
 	if err != nil {
 		return err.Error()
 	}
-	return text
-}
-
-func field(ctx context.Context, namespace, path string) string {
-	GinkgoHelper()
-	text, err := mesh.Kubectl(ctx, "get", "peerauthentication", "httpbin", "-n", namespace, "-o", "jsonpath="+path)
-	Expect(err).NotTo(HaveOccurred())
 	return text
 }
 
@@ -225,7 +224,7 @@ func auditedCalls(since time.Time, wanted func(auditEvent) bool) ([]string, erro
 	if err != nil {
 		return nil, fmt.Errorf("opening the audit log: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	var calls []string
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
