@@ -180,6 +180,36 @@ func spec(ctx context.Context, kind, namespace string) string {
 	return text
 }
 
+var _ = Describe("The metrics endpoint", func() {
+	It("answers whoever may read metrics, and nobody else", func(ctx SpecContext) {
+		const name, reader = "metrics", `apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: e2e-metrics-reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: servicesecurity-metrics-reader}
+subjects: [{kind: ServiceAccount, name: sleep, namespace: metrics}]
+`
+		setUp(ctx, space{name: name, manifests: []string{testbed.Sleep(name)}})
+		address, err := mesh.Kubectl(ctx, "get", "pods", "-n", systemNamespace, "-l", managerApp, "-o", "jsonpath={.items[0].status.podIP}")
+		Expect(err).NotTo(HaveOccurred())
+		pod, err := mesh.ReadyPod(ctx, name, "sleep")
+		Expect(err).NotTo(HaveOccurred())
+		ask := func(g Gomega, header string) string {
+			out, _, err := mesh.Exec(ctx, name, pod.Name, "sh", "-c", fmt.Sprintf(
+				`curl -sk -w '\n%%{http_code}' %s https://%s:8443/metrics`, header, address))
+			g.Expect(err).NotTo(HaveOccurred())
+			return out
+		}
+		const token = `-H "Authorization: Bearer $(cat /var/run/secrets/kubernetes.io/serviceaccount/token)"`
+		Expect(ask(Default, "")).To(HaveSuffix("\n401"))
+		Expect(ask(Default, token)).To(HaveSuffix("\n403"))
+		Expect(mesh.Apply(ctx, reader)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) { Expect(mesh.Delete(ctx, reader)).To(Succeed()) })
+		Eventually(func(g Gomega) {
+			g.Expect(ask(g, token)).To(And(HaveSuffix("\n200"), ContainSubstring("servicesecurity_observations_total"), ContainSubstring("servicesecurity_observation_age_seconds")))
+		}).WithContext(ctx).Should(Succeed())
+	}, SpecTimeout(patience))
+})
+
 var _ = Describe("An idle operator", func() {
 	It("makes no API calls but lease renewal and open watches", func(ctx SpecContext) {
 		const name, idle = "idle", 30 * time.Second

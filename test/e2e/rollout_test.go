@@ -16,7 +16,7 @@ import (
 
 var _ = Describe("E1 and E2: a legacy client, then a meshed one", Ordered, Label("smoke"), func() {
 	const shop, legacy = "e2-shop", "e2-legacy"
-	var profile *v1alpha1.ServiceSecurityProfile
+	var profile, stream *v1alpha1.ServiceSecurityProfile
 
 	BeforeAll(func(ctx SpecContext) {
 		steady, err := testbed.LoadClient(shop, "steady", "--url=http://httpbin."+shop+":8000/ip", "--rate=120", "--connections=4", "--new=8", "--stream=tcp-echo."+shop+":9000")
@@ -31,6 +31,8 @@ var _ = Describe("E1 and E2: a legacy client, then a meshed one", Ordered, Label
 			Expect(mesh.Served(ctx, namespace, app)).To(Succeed())
 		}
 		profile = applyProfile(ctx, shop, "httpbin", staged)
+		// The bed counts a TCP connection when it ends, and this one does not.
+		stream = applyProfile(ctx, shop, "tcp-echo", `{mode: Strict, rollout: {observationWindow: 5s, verificationWindow: 3s, minRequests: 0}}`)
 	}, NodeTimeout(rollout))
 
 	It("stays PERMISSIVE and Blocked while plaintext arrives, and cuts nobody off", func(ctx SpecContext) {
@@ -53,6 +55,7 @@ var _ = Describe("E1 and E2: a legacy client, then a meshed one", Ordered, Label
 		Expect(mesh.WaitReady(ctx, legacy, "app=cron")).To(Succeed())
 		expectStage(ctx, profile, v1alpha1.StageObserving)
 		expectStage(ctx, profile, v1alpha1.StageEnforced)
+		expectStage(ctx, stream, v1alpha1.StageEnforced)
 		GinkgoWriter.Printf("from the restart to Enforced: %s\n", time.Since(begin).Round(time.Second))
 		Expect(peerMode(ctx, shop, "httpbin")).To(Equal("STRICT"))
 		Expect(condition(ctx, profile, v1alpha1.ConditionReady)).To(HavePrefix("True/Ready"))
