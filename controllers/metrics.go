@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
 const prefix = "servicesecurity_"
@@ -38,6 +39,10 @@ var (
 )
 
 func init() {
+	// What can be counted is there from the start, as zero, so that a rate over it is defined.
+	for _, c := range []traffic.Completeness{traffic.Complete, traffic.Incomplete, traffic.Unavailable} {
+		observations.WithLabelValues(string(c))
+	}
 	metrics.Registry.MustRegister(writes, observations, promotions, rollbacks, blocked)
 }
 

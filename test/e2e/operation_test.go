@@ -205,9 +205,10 @@ subjects: [{kind: ServiceAccount, name: sleep, namespace: metrics}]
 		Expect(mesh.Apply(ctx, reader)).To(Succeed())
 		DeferCleanup(func(ctx SpecContext) { Expect(mesh.Delete(ctx, reader)).To(Succeed()) })
 		Eventually(func(g Gomega) {
+			// The operator remembers for half a minute that this reader was refused.
 			g.Expect(ask(g, token)).To(And(HaveSuffix("\n200"), ContainSubstring("servicesecurity_observations_total"), ContainSubstring("servicesecurity_observation_age_seconds")))
 		}).WithContext(ctx).Should(Succeed())
-	}, SpecTimeout(patience))
+	}, SpecTimeout(rollout))
 })
 
 var _ = Describe("An idle operator", func() {
