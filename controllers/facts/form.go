@@ -11,6 +11,16 @@ import (
 	"github.com/servicesecurity/operator/api/v1alpha1"
 )
 
+var strength = map[v1alpha1.Mode]int{v1alpha1.ModeDisabled: 1, v1alpha1.ModePermissive: 2, v1alpha1.ModeStrict: 3}
+
+// Weaker is the weaker of two modes; one that is empty does not count.
+func Weaker(a, b v1alpha1.Mode) v1alpha1.Mode {
+	if a == "" || b != "" && strength[b] < strength[a] {
+		return b
+	}
+	return a
+}
+
 // Form is what a PeerAuthentication says: a mode, and another one on some workload ports.
 type Form struct {
 	Mode  v1alpha1.Mode

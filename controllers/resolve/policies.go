@@ -68,20 +68,10 @@ func Weakest(form facts.Form, excepted []v1alpha1.PortMTLS) v1alpha1.Mode {
 	for port, mode := range form.Ports {
 		isExcepted := slices.ContainsFunc(excepted, func(e v1alpha1.PortMTLS) bool { return e.Port == port })
 		if !isExcepted {
-			weakest = weaker(weakest, mode)
+			weakest = facts.Weaker(weakest, mode)
 		}
 	}
 	return weakest
-}
-
-var strength = map[v1alpha1.Mode]int{v1alpha1.ModeDisabled: 1, v1alpha1.ModePermissive: 2, v1alpha1.ModeStrict: 3}
-
-// weaker is the weaker of two modes; one that is empty does not count.
-func weaker(a, b v1alpha1.Mode) v1alpha1.Mode {
-	if a == "" || b != "" && strength[b] < strength[a] {
-		return b
-	}
-	return a
 }
 
 func older(a, b *securityv1.PeerAuthentication) *securityv1.PeerAuthentication {
@@ -191,7 +181,7 @@ func effective(root string, profile *v1alpha1.ServiceSecurityProfile, sets []map
 	}
 	var weakest v1alpha1.Mode
 	for _, labels := range sets {
-		weakest = weaker(weakest, Weakest(ComposePeerMode(root, profile.Namespace, labels, policies).Form, excepted))
+		weakest = facts.Weaker(weakest, Weakest(ComposePeerMode(root, profile.Namespace, labels, policies).Form, excepted))
 	}
 	return weakest
 }

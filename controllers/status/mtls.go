@@ -95,8 +95,6 @@ func standing(in Input, before *v1alpha1.MTLSStatus) *v1alpha1.MTLSStatus {
 	return before
 }
 
-var strength = map[v1alpha1.Mode]int{v1alpha1.ModeDisabled: 1, v1alpha1.ModePermissive: 2, v1alpha1.ModeStrict: 3}
-
 // effective is the weakest mode in force after what was written; the facts tell it as it was before.
 func effective(in Input) v1alpha1.Mode {
 	form := in.Decision.Form
@@ -110,8 +108,8 @@ func effective(in Input) v1alpha1.Mode {
 	}
 	weakest := form.Mode
 	for port, mode := range form.Ports {
-		if _, excepted := in.Spec.Asked.Ports[port]; !excepted && strength[mode] < strength[weakest] {
-			weakest = mode
+		if _, excepted := in.Spec.Asked.Ports[port]; !excepted {
+			weakest = facts.Weaker(weakest, mode)
 		}
 	}
 	return weakest
