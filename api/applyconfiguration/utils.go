@@ -20,6 +20,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ApprovalStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Authorization"):
 		return &apiv1alpha1.AuthorizationApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("AuthorizationStatus"):
+		return &apiv1alpha1.AuthorizationStatusApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Blocker"):
 		return &apiv1alpha1.BlockerApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Caller"):
@@ -28,6 +30,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.ClaimMatchApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("ClaimToHeader"):
 		return &apiv1alpha1.ClaimToHeaderApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("DryRunCount"):
+		return &apiv1alpha1.DryRunCountApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("Evidence"):
 		return &apiv1alpha1.EvidenceApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("HeaderMatch"):

@@ -40,6 +40,11 @@ type ServiceSecurityProfileStatus struct {
 	// +optional
 	MTLS *MTLSStatus `json:"mtls,omitempty"`
 
+	// authorization says what a dry run of the callers has counted. Absent
+	// unless enforcement is DryRun.
+	// +optional
+	Authorization *AuthorizationStatus `json:"authorization,omitempty"`
+
 	// resources are the Istio objects that the profile owns, in its own
 	// namespace.
 	// +optional
@@ -371,9 +376,47 @@ type ResourceRef struct {
 	Name string `json:"name"`
 }
 
+// AuthorizationStatus says what a dry run of the callers has counted.
+type AuthorizationStatus struct {
+	// observedTime is when the proxies were last read, all of them. Absent while
+	// they never were.
+	// +optional
+	ObservedTime *metav1.Time `json:"observedTime,omitempty"`
+
+	// dryRun is what would have been let in and what would have been refused, by
+	// port, as the target's present proxies have counted since they started. At
+	// most 64 ports.
+	// +optional
+	// +listType=map
+	// +listMapKey=port
+	// +kubebuilder:validation:MaxItems=64
+	DryRun []DryRunCount `json:"dryRun,omitempty"`
+}
+
+// DryRunCount is what a dry run has counted on one port.
+type DryRunCount struct {
+	// port is the workload port; 0 stands for ports that no Service maps.
+	// +required
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+
+	// allowed are the requests, or connections of a TCP port, that would have
+	// been let in.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Allowed int64 `json:"allowed,omitempty"`
+
+	// refused are the requests, or connections of a TCP port, that would have
+	// been refused.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	Refused int64 `json:"refused,omitempty"`
+}
+
 // WarningType is a kind of thing that works but should be known.
 //
-// +kubebuilder:validation:Enum=PortNotMapped;PodsNotInMesh;PodsNotReachable;ClientsSendPlaintext;DestinationRuleReplaced;DestinationRuleWithheld;PlaintextRefusedByIdentity;StreamsNotVisible;CallersNotVisible;ObservationSkipped;VerificationFailed
+// +kubebuilder:validation:Enum=PortNotMapped;PodsNotInMesh;PodsNotReachable;ClientsSendPlaintext;DestinationRuleReplaced;DestinationRuleWithheld;PlaintextRefusedByIdentity;StreamsNotVisible;CallersNotVisible;ObservationSkipped;VerificationFailed;ForeignRequestAuthentication;ForeignAuthorizationPolicy;CallerNotFound;TokenOnTCPPort;TokenOnUndeclaredPort;CallerOnTCPPort;CallerOnUndeclaredPort;ExemptPathDead;RequiredPathsEvadable;InsecureKeys
 type WarningType string
 
 // The warning types.
@@ -408,6 +451,35 @@ const (
 	WarningObservationSkipped WarningType = "ObservationSkipped"
 	// WarningVerificationFailed: verification failed, and rollback is Never.
 	WarningVerificationFailed WarningType = "VerificationFailed"
+	// WarningForeignRequestAuthentication: somebody else's RequestAuthentication
+	// adds issuers to the target's pods.
+	WarningForeignRequestAuthentication WarningType = "ForeignRequestAuthentication"
+	// WarningForeignAuthorizationPolicy: somebody else's AuthorizationPolicy is in
+	// force for the target's pods too.
+	WarningForeignAuthorizationPolicy WarningType = "ForeignAuthorizationPolicy"
+	// WarningCallerNotFound: a caller names a service account or a namespace that
+	// does not exist.
+	WarningCallerNotFound WarningType = "CallerNotFound"
+	// WarningTokenOnTCPPort: a declared TCP port, which has no requests, takes
+	// connections without a token.
+	WarningTokenOnTCPPort WarningType = "TokenOnTCPPort"
+	// WarningTokenOnUndeclaredPort: a port without a declared protocol refuses
+	// what turns out not to be HTTP.
+	WarningTokenOnUndeclaredPort WarningType = "TokenOnUndeclaredPort"
+	// WarningCallerOnTCPPort: what a caller says of requests cannot be said of a
+	// TCP port.
+	WarningCallerOnTCPPort WarningType = "CallerOnTCPPort"
+	// WarningCallerOnUndeclaredPort: what a denied caller says of requests refuses
+	// everybody on a port that turns out not to be HTTP.
+	WarningCallerOnUndeclaredPort WarningType = "CallerOnUndeclaredPort"
+	// WarningExemptPathDead: no caller can use an exempt path, since every allowed
+	// caller needs a token.
+	WarningExemptPathDead WarningType = "ExemptPathDead"
+	// WarningRequiredPathsEvadable: requiredPaths is a list of what is closed,
+	// which an application that reads paths otherwise may see through.
+	WarningRequiredPathsEvadable WarningType = "RequiredPathsEvadable"
+	// WarningInsecureKeys: keys are fetched over http.
+	WarningInsecureKeys WarningType = "InsecureKeys"
 )
 
 // Section is a section of the spec.

@@ -20,7 +20,7 @@ type Facts struct {
 	Problem *Problem
 	// Conflicts are the sections that an older profile has, in the order mtls, jwt, authorization. If nothing graver is
 	// wrong, the first of them is the Problem.
-	Conflicts []Problem
+	Conflicts []Conflict
 
 	// Pods of the target that are not finished, ordered by name.
 	Pods []Pod
@@ -63,12 +63,71 @@ type Facts struct {
 
 	// UnmappedPorts are ports of mtls.portLevel that no Service maps.
 	UnmappedPorts []int32
+
+	// What tokens and callers depend on.
+
+	// Ports are the workload ports of the target that Services map, ordered by number. Of a port that several Services map,
+	// or several workloads of a namespace have, Protocol is ProtocolTCP only if all of them declare it so.
+	Ports []WorkloadPort
+	// ForeignTokens are RequestAuthentications of anyone else that match a target pod: Istio adds their issuers to the
+	// profile's.
+	ForeignTokens []ForeignTokens
+	// ForeignPolicies are AuthorizationPolicies of anyone else, of whatever scope, that match a target pod.
+	ForeignPolicies []ForeignPolicy
+	// MissingServiceAccounts that callers name, "namespace/name", and MissingNamespaces.
+	MissingServiceAccounts, MissingNamespaces []string
+	// Gateways are the gateway workloads that a Namespace or Mesh target reaches, "namespace/name".
+	Gateways []string
+}
+
+// Conflict is a section that an older profile of the same scope sets for some of the same pods.
+type Conflict struct {
+	Problem
+	// WinnerLive says that the winner's objects for the section are in the cluster and, for mutual TLS, no weaker than the
+	// profile's own: these can go without weakening anything.
+	WinnerLive bool
+}
+
+// Protocol is what Istio takes a port to speak.
+type Protocol string
+
+// The protocols, as far as policies care.
+const (
+	// ProtocolHTTP: Istio reads requests, so every condition can hold.
+	ProtocolHTTP Protocol = "HTTP"
+	// ProtocolTCP: Istio sees connections only. An ALLOW rule with a condition about requests never matches there, and a
+	// DENY rule loses the condition.
+	ProtocolTCP Protocol = "TCP"
+	// ProtocolUndeclared: the proxy finds out per connection, and applies both kinds of rules.
+	ProtocolUndeclared Protocol = "Undeclared"
+)
+
+// WorkloadPort is a port that the target's pods listen on.
+type WorkloadPort struct {
+	Port     int32
+	Protocol Protocol
+}
+
+// ForeignTokens is a RequestAuthentication of someone else.
+type ForeignTokens struct {
+	Namespace, Name string
+	// Issuers that it accepts, ordered.
+	Issuers []string
+}
+
+// ForeignPolicy is an AuthorizationPolicy of someone else.
+type ForeignPolicy struct {
+	Namespace, Name string
+	// Action is ALLOW, DENY, AUDIT or CUSTOM.
+	Action string
+	// DryRun says that it is not in force.
+	DryRun bool
 }
 
 // Mesh is what the mesh's configuration says.
 type Mesh struct {
-	// PeerAuthentications says whether the API server knows that kind, DestinationRules likewise.
-	PeerAuthentications, DestinationRules bool
+	// PeerAuthentications says whether the API server knows that kind; the others likewise.
+	PeerAuthentications, DestinationRules, RequestAuthentications, AuthorizationPolicies bool
 	// RootNamespace of the mesh.
 	RootNamespace string
 	// TrustDomain of the mesh.
@@ -80,8 +139,10 @@ type Mesh struct {
 // Target is what the profile's target resolves to.
 type Target struct {
 	Scope v1alpha1.Scope
-	// Selector of the pods, as the Service's or the profile's labels.
+	// Selector of the pods, as the Service's or the profile's labels. Empty for a whole namespace or mesh, and for a Gateway.
 	Selector map[string]string
+	// Gateway is the name of the Gateway (gateway.networking.k8s.io) that policies attach to; empty for other targets.
+	Gateway string
 }
 
 // Problem is why a profile is not accepted.

@@ -2,6 +2,19 @@ package facts
 
 import "github.com/servicesecurity/operator/api/v1alpha1"
 
+// defaultName is what Istio's documentation calls the one PeerAuthentication of a namespace or of the mesh.
+const defaultName = "default"
+
+// PeerName is the name of the profile's PeerAuthentication.
+func PeerName(profile *v1alpha1.ServiceSecurityProfile) string {
+	switch profile.Spec.Target.Kind {
+	case v1alpha1.TargetNamespace, v1alpha1.TargetMesh:
+		return defaultName
+	case v1alpha1.TargetService, v1alpha1.TargetWorkload, v1alpha1.TargetGateway:
+	}
+	return profile.Name
+}
+
 // RuleName is the name of the profile's DestinationRule for a Service: a Service profile has one rule, of its own name;
 // a Workload profile has one for each Service.
 func RuleName(profile string, kind v1alpha1.TargetKind, service string) string {
@@ -10,3 +23,16 @@ func RuleName(profile string, kind v1alpha1.TargetKind, service string) string {
 	}
 	return profile + "-" + service
 }
+
+// TokensName is the name of the profile's RequestAuthentication.
+func TokensName(profile string) string { return profile }
+
+// AllowName is the name of the profile's AuthorizationPolicy that lets callers in, DenyName of the one that refuses some,
+// and TokenName of the one that refuses requests without a token.
+func AllowName(profile string) string { return profile }
+
+// DenyName is explained at AllowName.
+func DenyName(profile string) string { return profile + "-deny" }
+
+// TokenName is explained at AllowName.
+func TokenName(profile string) string { return profile + "-token" }

@@ -101,7 +101,9 @@ func (res *resolution) resolveConflicts(ctx context.Context) error {
 			res.rivals[rival.Profile.UID] = true
 		}
 	}
-	res.facts.Conflicts = Conflicts(res.profile, found)
+	for _, problem := range Conflicts(res.profile, found) {
+		res.facts.Conflicts = append(res.facts.Conflicts, facts.Conflict{Problem: problem})
+	}
 	if len(res.facts.Conflicts) > 0 {
 		first := res.facts.Conflicts[0]
 		res.problem(first.Reason, first.Section, first.Message)

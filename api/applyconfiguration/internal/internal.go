@@ -64,6 +64,20 @@ var schemaYAML = typed.YAMLObject(`types:
       type:
         namedType: com.github.servicesecurity.operator.api.v1alpha1.Enforcement
       default: Enforced
+- name: com.github.servicesecurity.operator.api.v1alpha1.AuthorizationStatus
+  map:
+    fields:
+    - name: dryRun
+      type:
+        list:
+          elementType:
+            namedType: com.github.servicesecurity.operator.api.v1alpha1.DryRunCount
+          elementRelationship: associative
+          keys:
+          - port
+    - name: observedTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
 - name: com.github.servicesecurity.operator.api.v1alpha1.Blocker
   map:
     fields:
@@ -168,6 +182,18 @@ var schemaYAML = typed.YAMLObject(`types:
   scalar: string
 - name: com.github.servicesecurity.operator.api.v1alpha1.DestinationRulePolicy
   scalar: string
+- name: com.github.servicesecurity.operator.api.v1alpha1.DryRunCount
+  map:
+    fields:
+    - name: allowed
+      type:
+        scalar: numeric
+    - name: port
+      type:
+        scalar: numeric
+    - name: refused
+      type:
+        scalar: numeric
 - name: com.github.servicesecurity.operator.api.v1alpha1.Duration
   scalar: string
 - name: com.github.servicesecurity.operator.api.v1alpha1.Enforcement
@@ -540,6 +566,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.servicesecurity.operator.api.v1alpha1.ServiceSecurityProfileStatus
   map:
     fields:
+    - name: authorization
+      type:
+        namedType: com.github.servicesecurity.operator.api.v1alpha1.AuthorizationStatus
     - name: conditions
       type:
         list:

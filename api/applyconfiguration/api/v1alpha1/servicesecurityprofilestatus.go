@@ -30,6 +30,9 @@ type ServiceSecurityProfileStatusApplyConfiguration struct {
 	// mtls says which mutual-TLS mode is in force, how far the rollout to STRICT
 	// is, and what holds it.
 	MTLS *MTLSStatusApplyConfiguration `json:"mtls,omitempty"`
+	// authorization says what a dry run of the callers has counted. Absent
+	// unless enforcement is DryRun.
+	Authorization *AuthorizationStatusApplyConfiguration `json:"authorization,omitempty"`
 	// resources are the Istio objects that the profile owns, in its own
 	// namespace.
 	Resources []ResourceRefApplyConfiguration `json:"resources,omitempty"`
@@ -94,6 +97,14 @@ func (b *ServiceSecurityProfileStatusApplyConfiguration) WithPods(value *PodCoun
 // If called multiple times, the MTLS field is set to the value of the last call.
 func (b *ServiceSecurityProfileStatusApplyConfiguration) WithMTLS(value *MTLSStatusApplyConfiguration) *ServiceSecurityProfileStatusApplyConfiguration {
 	b.MTLS = value
+	return b
+}
+
+// WithAuthorization sets the Authorization field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Authorization field is set to the value of the last call.
+func (b *ServiceSecurityProfileStatusApplyConfiguration) WithAuthorization(value *AuthorizationStatusApplyConfiguration) *ServiceSecurityProfileStatusApplyConfiguration {
+	b.Authorization = value
 	return b
 }
 
