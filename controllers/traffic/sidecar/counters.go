@@ -107,18 +107,8 @@ var seed = maphash.MakeSeed()
 
 // parse reads an exposition.
 func parse(body []byte) (*counters, error) {
-	switch trimmed := bytes.TrimSpace(body); {
-	case len(trimmed) == 0:
-		return nil, errEmpty
-	case trimmed[0] == '<':
-		return nil, errHTML
-	}
-	families, err := familiesOf(body)
+	c, families, err := exposition(body)
 	if err != nil {
-		return nil, fmt.Errorf("its answer is not in Prometheus' text format: %w", err)
-	}
-	c := &counters{}
-	if err := c.process(families); err != nil {
 		return nil, err
 	}
 	if err := c.traffic(families); err != nil {
@@ -128,6 +118,25 @@ func parse(body []byte) (*counters, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// exposition reads an answer as far as the answers of all proxies go alike: that it is one, and what the proxy says of itself.
+func exposition(body []byte) (*counters, map[string]*dto.MetricFamily, error) {
+	switch trimmed := bytes.TrimSpace(body); {
+	case len(trimmed) == 0:
+		return nil, nil, errEmpty
+	case trimmed[0] == '<':
+		return nil, nil, errHTML
+	}
+	families, err := familiesOf(body)
+	if err != nil {
+		return nil, nil, fmt.Errorf("its answer is not in Prometheus' text format: %w", err)
+	}
+	c := &counters{}
+	if err := c.process(families); err != nil {
+		return nil, nil, err
+	}
+	return c, families, nil
 }
 
 // familiesOf has Prometheus' own parser read the answer. The parser panics on some that are no exposition, such as a sample
@@ -264,7 +273,7 @@ func (c *counters) connections(families map[string]*dto.MetricFamily) error {
 		"envoy_http_downstream_cx_active", "envoy_http_downstream_cx_ssl_active",
 	} {
 		for _, m := range families[name].GetMetric() {
-			prefix := strings.TrimSuffix(label(m, "http_conn_manager_prefix"), ";")
+			prefix := manager(m)
 			if !inbound(prefix) {
 				continue
 			}

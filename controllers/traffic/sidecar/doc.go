@@ -4,5 +4,10 @@
 // The counters of a proxy's process only grow, so a reading that failed is made good by the next one of the same process,
 // and what a reading of a pod that is going away says is the last word on it. Everything else that could hide plaintext is
 // a gap, and restarts the stretch: a process that restarted, a pod that went away unread, series that vanished, a clock
-// that jumped. The package reads the network in scrape.go and observer.go; the rest is pure.
+// that jumped.
+//
+// It also reads what the proxies have counted of authorization in dry run. These counts are taken as they are, and nothing is
+// remembered of them.
+//
+// The package reads the network in scrape.go, observer.go and dryrun.go; the rest is pure.
 package sidecar

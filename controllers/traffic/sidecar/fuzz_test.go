@@ -50,6 +50,30 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// FuzzShadows: whatever a proxy answers is counts or an error, and no sum leaves the bounds of status.
+func FuzzShadows(f *testing.F) {
+	for _, name := range []string{"dryrun.prom", "dryrun-deny.prom", "dryrun-token.prom", "idle.prom"} {
+		f.Add([]byte(prom(f, name)))
+	}
+	f.Add([]byte(uptime + judged("inbound_[__]_65535;", "deny", "4.6e18", "1e-9")))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		read, err := parseShadows(body)
+		if (read == nil) == (err == nil) {
+			t.Fatalf("counts %v, error %v", read, err)
+		}
+		ports := map[int32]traffic.ShadowCount{}
+		for range 4 {
+			read.sum(ports, [2]bool{true, true})
+		}
+		list := inOrder(ports)
+		for i, p := range list {
+			if p.Port < 0 || p.Port > 65535 || p.Allowed < 0 || p.Refused < 0 || len(list) > traffic.MaxShadowPorts || i > 0 && list[i-1].Port >= p.Port {
+				t.Fatalf("ports are out of bounds: %+v", list)
+			}
+		}
+	})
+}
+
 // truth knows of all plaintext in a random history, whether it can be seen or not.
 type truth struct {
 	at    map[*simulated]time.Duration // last plaintext of each proxy

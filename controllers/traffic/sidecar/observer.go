@@ -32,7 +32,7 @@ type Options struct {
 	Interval time.Duration
 }
 
-// Observer is a traffic.Observer that reads the target's own sidecars.
+// Observer is a traffic.Observer and a traffic.DryRunObserver that reads the target's own sidecars.
 type Observer struct {
 	clock    clock.PassiveClock
 	epoch    time.Time
@@ -121,38 +121,54 @@ func (o *Observer) now() instant {
 
 // scrapeAll reads all proxies that have an address. The tracker is only looked at.
 func (o *Observer) scrapeAll(ctx context.Context, proxies []traffic.Proxy, t *tracker) []scrape {
-	scrapes := make([]scrape, len(proxies))
+	return each(o, proxies, func(px traffic.Proxy) scrape {
+		var before *counters
+		if known := t.proxies[px.UID]; known != nil {
+			before = known.counters
+		}
+		return o.scrape(ctx, px.Address, before)
+	})
+}
+
+// scrape reads one proxy, twice if the first reading may show plaintext connections that are none.
+func (o *Observer) scrape(ctx context.Context, address string, before *counters) (s scrape) {
+	s.err = o.inSlot(ctx, func() (err error) {
+		s.counters, err = o.scraper.scrape(ctx, address)
+		if err == nil && s.counters.doubtful(before) {
+			first := s.counters
+			if s.counters, err = o.scraper.scrape(ctx, address); err == nil {
+				s.counters.confirm(first)
+			}
+		}
+		return err
+	})
+	s.at = o.now()
+	return s
+}
+
+// each reads every proxy that has an address, many at once, and returns what it read in their order.
+func each[T any](o *Observer, proxies []traffic.Proxy, read func(traffic.Proxy) T) []T {
+	all := make([]T, len(proxies))
 	var group errgroup.Group
 	group.SetLimit(o.limit)
 	for i, px := range proxies {
 		if px.Address == "" {
 			continue
 		}
-		var before *counters
-		if known := t.proxies[px.UID]; known != nil {
-			before = known.counters
-		}
 		group.Go(func() error {
-			scrapes[i] = o.scrape(ctx, px.Address, before)
+			all[i] = read(px)
 			return nil
 		})
 	}
 	_ = group.Wait()
-	return scrapes
+	return all
 }
 
-// scrape reads one proxy, twice if the first reading may show plaintext connections that are none.
-func (o *Observer) scrape(ctx context.Context, address string, before *counters) scrape {
+// inSlot reads once there is a slot for it.
+func (o *Observer) inSlot(ctx context.Context, read func() error) error {
 	if err := o.slots.Acquire(ctx, 1); err != nil {
-		return scrape{at: o.now(), err: err}
+		return err
 	}
 	defer o.slots.Release(1)
-	read, err := o.scraper.scrape(ctx, address)
-	if err == nil && read.doubtful(before) {
-		first := read
-		if read, err = o.scraper.scrape(ctx, address); err == nil {
-			read.confirm(first)
-		}
-	}
-	return scrape{at: o.now(), counters: read, err: err}
+	return read()
 }

@@ -23,6 +23,7 @@ type problems struct {
 	missing     string // label and metric
 	unlabelled  []string
 	vanished    []string
+	uncounted   []string
 }
 
 // unread is a proxy that could not be read.
@@ -83,6 +84,11 @@ func (p *problems) texts(port int32) (texts []string) {
 		slices.Sort(p.vanished)
 		texts = append(texts, fmt.Sprintf("Series of %s vanished while its proxy ran on, and what they would have counted with them: "+
 			"remove the annotation sidecar.istio.io/statsEvictionInterval.", pods(p.vanished)))
+	}
+	if len(p.uncounted) > 0 {
+		slices.Sort(p.uncounted)
+		texts = append(texts, fmt.Sprintf("The dry run is not counted by the proxy of %s: it has not taken the policy yet, or its statistics "+
+			"lack those that end in shadow_allowed and shadow_denied.", pods(p.uncounted)))
 	}
 	return texts
 }

@@ -32,7 +32,10 @@ const filter = `istio_(?:requests|re(?:quest|sponse)_messages|tcp_(?:connections
 // notSource begins a tag that is neither reporter with the value source nor response_code.
 const notSource = `reporter(?:\.=)?\.(?:[^s=]|s[^o])|[^r]|r[^e]|re[^ps]|rep[^o]`
 
-var query = "/stats/prometheus?filter=" + url.QueryEscape(filter)
+var query = asks(filter)
+
+// asks is the request for the statistics that a filter selects.
+func asks(filter string) string { return "/stats/prometheus?filter=" + url.QueryEscape(filter) }
 
 // scraper reads proxies.
 type scraper struct {
@@ -42,15 +45,20 @@ type scraper struct {
 	maxBody int64
 }
 
-// scrape reads one proxy. The error is in words for a person, without anything that changes from one try to the next.
+// scrape reads one proxy.
 func (s *scraper) scrape(ctx context.Context, address string) (*counters, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	body, err := s.fetch(ctx, "http://"+net.JoinHostPort(address, strconv.Itoa(int(s.port)))+query)
+	body, err := s.get(ctx, address, query)
 	if err != nil {
 		return nil, err
 	}
 	return parse(body)
+}
+
+// get asks one proxy. The error is in words for a person, without anything that changes from one try to the next.
+func (s *scraper) get(ctx context.Context, address, query string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return s.fetch(ctx, "http://"+net.JoinHostPort(address, strconv.Itoa(int(s.port)))+query)
 }
 
 func (s *scraper) fetch(ctx context.Context, address string) ([]byte, error) {
