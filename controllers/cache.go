@@ -3,6 +3,7 @@ package controllers
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -12,15 +13,16 @@ import (
 	"github.com/servicesecurity/operator/controllers/resolve"
 )
 
-// CacheOptions keep the manager's cache small: nobody's managed fields, of pods only what resolve reads, and
-// configuration maps of Istio's namespace only.
+// CacheOptions keep the manager's cache small: nobody's managed fields, of pods only what resolve reads, of service accounts
+// that they exist, and configuration maps of Istio's namespace only.
 func CacheOptions(istioNamespace string) cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:       {Transform: resolve.TrimPod},
-			&corev1.Namespace{}: {Transform: slimNamespace},
-			&corev1.ConfigMap{}: {Namespaces: map[string]cache.Config{istioNamespace: {}}},
+			&corev1.Pod{}:            {Transform: resolve.TrimPod},
+			&corev1.Namespace{}:      {Transform: slimNamespace},
+			&corev1.ServiceAccount{}: {Transform: slimServiceAccount},
+			&corev1.ConfigMap{}:      {Namespaces: map[string]cache.Config{istioNamespace: {}}},
 		},
 	}
 }
@@ -31,6 +33,21 @@ func slimNamespace(object any) (any, error) {
 		namespace.ManagedFields, namespace.Annotations, namespace.Spec = nil, nil, corev1.NamespaceSpec{}
 	}
 	return object, nil
+}
+
+// slimServiceAccount keeps of a service account, which is cached as metadata only, its name.
+func slimServiceAccount(object any) (any, error) {
+	if account, ok := object.(*metav1.PartialObjectMetadata); ok {
+		account.ObjectMeta = metav1.ObjectMeta{
+			Namespace: account.Namespace, Name: account.Name, UID: account.UID, ResourceVersion: account.ResourceVersion,
+		}
+	}
+	return object, nil
+}
+
+// existence lets no update pass: that the object is there is all that counts.
+func existence() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(event.UpdateEvent) bool { return false }}
 }
 
 // statusLost lets an update pass that takes conditions away: the operator always writes all of them.

@@ -40,9 +40,10 @@ import (
 // +kubebuilder:rbac:groups=servicesecurity.dev,resources=servicesecurityprofiles,verbs=get;list;watch
 // +kubebuilder:rbac:groups=servicesecurity.dev,resources=servicesecurityprofiles/status,verbs=patch
 // +kubebuilder:rbac:groups=servicesecurity.dev,resources=servicesecurityprofiles/finalizers,verbs=update
-// +kubebuilder:rbac:groups=security.istio.io,resources=peerauthentications,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups=security.istio.io,resources=peerauthentications;requestauthentications;authorizationpolicies,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=networking.istio.io,resources=destinationrules,verbs=get;list;watch;create;update;delete
-// +kubebuilder:rbac:groups="",resources=pods;services;namespaces;configmaps,verbs=get;list;watch
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways,verbs=get;list;watch
+// +kubebuilder:rbac:groups="",resources=pods;services;namespaces;configmaps;serviceaccounts,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Name of the controller, in logs, metrics and events.
@@ -62,6 +63,8 @@ type Options struct {
 	Concurrency int
 	// Observer reads the targets' traffic.
 	Observer traffic.Observer
+	// DryRuns reads what dry runs have counted.
+	DryRuns traffic.DryRunObserver
 	// Clock of the operator; the real one if nil.
 	Clock clock.PassiveClock
 	// Registerer of the metrics that are read from the cache; controller-runtime's if nil.
@@ -88,7 +91,7 @@ const arrivalInterval = 5 * time.Second
 func NewScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, securityv1.AddToScheme, networkingv1.AddToScheme,
+		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, securityv1.AddToScheme, networkingv1.AddToScheme, resolve.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("registering types: %w", err)
@@ -108,10 +111,14 @@ func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
 	if err := resolve.Index(ctx, mgr.GetFieldIndexer()); err != nil {
 		return fmt.Errorf("setting up: %w", err)
 	}
-	kinds := &istioKinds{mgr: mgr, arrived: make(chan event.GenericEvent), indexed: map[schema.GroupVersionKind]bool{}, installed: map[schema.GroupVersionKind]bool{}}
+	kinds := &istioKinds{
+		mgr: mgr, arrived: make(chan event.GenericEvent), indexed: map[schema.GroupVersionKind]bool{},
+		looked: map[schema.GroupVersionKind]bool{}, installed: map[schema.GroupVersionKind]bool{},
+	}
 	r := &Reconciler{
 		Client:   mgr.GetClient(),
 		Observer: opts.Observer,
+		DryRuns:  opts.DryRuns,
 		Recorder: mgr.GetEventRecorder(Name),
 		Clock:    opts.Clock,
 		Interval: opts.ObservationInterval,
@@ -131,6 +138,7 @@ func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
 		Watches(&corev1.Service{}, affected, builder.WithPredicates(changed())).
 		Watches(&corev1.Namespace{}, affected, builder.WithPredicates(changed())).
 		Watches(&corev1.ConfigMap{}, affected, builder.WithPredicates(changed())).
+		Watches(resolve.ServiceAccount(), affected, builder.WithPredicates(existence())).
 		WatchesRawSource(source.Channel(kinds.arrived, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: opts.Concurrency, ReconciliationTimeout: reconciliationTimeout, EnableWarmup: ptr.To(true),
@@ -169,22 +177,30 @@ type istioKinds struct {
 	arrived chan event.GenericEvent
 	// indexed are the kinds whose indexes are there, which cannot be made twice. Only look uses it, never twice at once.
 	indexed map[schema.GroupVersionKind]bool
+	// looked are the kinds that were looked for once; as indexed.
+	looked map[schema.GroupVersionKind]bool
 
 	mu        sync.RWMutex
 	installed map[schema.GroupVersionKind]bool
 }
 
-// istioKind is one of Istio's kinds that the operator reads and writes.
+// istioKind is one of the kinds that the operator reads, or writes too, and that may arrive late.
 type istioKind struct {
 	kind   schema.GroupVersionKind
 	object client.Object
 	index  func(context.Context, client.FieldIndexer) error
+	// needed says, by the cache, whether anybody waits for the kind; nil if the operator itself does. What nobody waits for
+	// is not asked for over and over.
+	needed func(context.Context, client.Reader) (bool, error)
 }
 
 func wantedKinds() []istioKind {
 	return []istioKind{
-		{resolve.PeerAuthenticationKind, &securityv1.PeerAuthentication{}, resolve.IndexPeerAuthentications},
-		{resolve.DestinationRuleKind, &networkingv1.DestinationRule{}, resolve.IndexDestinationRules},
+		{resolve.PeerAuthenticationKind, &securityv1.PeerAuthentication{}, resolve.IndexPeerAuthentications, nil},
+		{resolve.DestinationRuleKind, &networkingv1.DestinationRule{}, resolve.IndexDestinationRules, nil},
+		{resolve.RequestAuthenticationKind, &securityv1.RequestAuthentication{}, resolve.IndexRequestAuthentications, nil},
+		{resolve.AuthorizationPolicyKind, &securityv1.AuthorizationPolicy{}, resolve.IndexAuthorizationPolicies, nil},
+		{resolve.GatewayKind, &resolve.Gateway{}, resolve.IndexGateways, resolve.TargetsGateways},
 	}
 }
 
@@ -223,7 +239,10 @@ func (k *istioKinds) complete() bool {
 func (k *istioKinds) look(ctx context.Context) ([]schema.GroupVersionKind, error) {
 	var found []schema.GroupVersionKind
 	for _, wanted := range wantedKinds() {
-		if k.has(wanted.kind) {
+		if needed, err := k.needs(ctx, wanted); err != nil || !needed {
+			if err != nil {
+				return found, fmt.Errorf("looking for who needs %s: %w", wanted.kind.Kind, err)
+			}
 			continue
 		}
 		_, err := k.mgr.GetRESTMapper().RESTMapping(wanted.kind.GroupKind(), wanted.kind.Version)
@@ -246,6 +265,18 @@ func (k *istioKinds) look(ctx context.Context) ([]schema.GroupVersionKind, error
 		log.FromContext(ctx).Info("Istio kind is watched", "kind", wanted.kind.Kind)
 	}
 	return found, nil
+}
+
+// needs says whether a kind is to be looked for: all are, the first time.
+func (k *istioKinds) needs(ctx context.Context, wanted istioKind) (bool, error) {
+	if k.has(wanted.kind) {
+		return false, nil
+	}
+	if wanted.needed == nil || !k.looked[wanted.kind] {
+		k.looked[wanted.kind] = true
+		return true, nil
+	}
+	return wanted.needed(ctx, k.mgr.GetClient())
 }
 
 // index makes the indexes of a kind once. What may fail for a while is to get the informer, so that comes first.

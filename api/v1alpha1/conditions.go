@@ -11,7 +11,7 @@ const (
 	// ConditionProgrammed says whether the objects in the cluster are exactly what the profile asks now.
 	//
 	// Reasons when True: Programmed. When False: ForeignObject, IstioNotInstalled, UnsupportedByIstio, ApplyFailed,
-	// NotAccepted.
+	// NotAccepted. When Unknown: Settling, for the seconds between two writes of which the second rests on the first.
 	ConditionProgrammed = "Programmed"
 
 	// ConditionTrafficObserved says whether the telemetry of the target is complete enough to conclude from.
@@ -29,13 +29,15 @@ const (
 	// ConditionMutualTLSEnforced says whether STRICT is in force on every port without an exception.
 	//
 	// Reasons when True: MutualTLSEnforced, Verifying. When False: Observing, Blocked, AwaitingApproval, RolledBack,
-	// PodsNotInMesh (none of the pods is), NotRequested, NotAccepted, and the reasons of Programmed while STRICT was
-	// weakened by someone and cannot be written again.
+	// PodsNotInMesh (none of the pods is), Overridden (of a namespace or the mesh: narrower policies are weaker),
+	// NotRequested, NotAccepted, and the reasons of Programmed while STRICT was weakened by someone and cannot be written
+	// again.
 	ConditionMutualTLSEnforced = "MutualTLSEnforced"
 
 	// ConditionAuthorizationEnforced says whether the callers are enforced on every target pod.
 	//
-	// Reasons when True: AuthorizationEnforced. When False: DryRun, PodsNotInMesh, NotRequested, NotAccepted.
+	// Reasons when True: AuthorizationEnforced. When False: DryRun, PodsNotInMesh, NotRequested, NotAccepted, Settling, and
+	// the reasons of Programmed while the policies cannot be written.
 	ConditionAuthorizationEnforced = "AuthorizationEnforced"
 
 	// ConditionReady says whether all is accepted and programmed, and nothing waits for a person.
@@ -67,6 +69,9 @@ const (
 	ReasonApplyFailed        = "ApplyFailed"
 )
 
+// ReasonSettling is why Programmed is Unknown.
+const ReasonSettling = "Settling"
+
 // The reasons of TrafficObserved and PlaintextFree when they are not True.
 const (
 	ReasonSourceUnavailable = "SourceUnavailable"
@@ -84,4 +89,5 @@ const (
 	ReasonNotRequested  = "NotRequested"
 	ReasonPodsNotInMesh = "PodsNotInMesh"
 	ReasonDryRun        = "DryRun"
+	ReasonOverridden    = "Overridden"
 )

@@ -22,7 +22,8 @@ const (
 type JWT struct {
 	// requirement says what happens to a request without a token. Required, the
 	// default, refuses it with 403. Optional lets it through. A token that is
-	// invalid, expired or of another issuer is refused with 401 in either case.
+	// invalid, expired or of another issuer is refused with 401 in either case,
+	// and one for another audience with 403.
 	// +optional
 	// +kubebuilder:default=Required
 	Requirement TokenRequirement `json:"requirement,omitempty"`

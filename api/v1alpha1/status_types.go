@@ -395,20 +395,23 @@ type AuthorizationStatus struct {
 
 // DryRunCount is what a dry run has counted on one port.
 type DryRunCount struct {
-	// port is the workload port; 0 stands for ports that no Service maps.
+	// port is the workload port; 0 stands for ports that no Service maps, and for
+	// all TCP connections, which the proxies count together.
 	// +required
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=65535
 	Port int32 `json:"port"`
 
 	// allowed are the requests, or connections of a TCP port, that would have
-	// been let in.
+	// been let in; at most, where both allowedCallers and deniedCallers are
+	// counted.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Allowed int64 `json:"allowed,omitempty"`
 
 	// refused are the requests, or connections of a TCP port, that would have
-	// been refused.
+	// been refused; at least, where both allowedCallers and deniedCallers are
+	// counted.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	Refused int64 `json:"refused,omitempty"`

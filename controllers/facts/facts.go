@@ -3,6 +3,7 @@
 package facts
 
 import (
+	"slices"
 	"time"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
@@ -22,10 +23,14 @@ type Facts struct {
 	// wrong, the first of them is the Problem.
 	Conflicts []Conflict
 
-	// Pods of the target that are not finished, ordered by name.
+	// Pods of the target that are not finished, ordered by namespace and name. For the mesh they are those with a part in
+	// it, and those that would get one if they were made anew; all others are outside on purpose.
 	Pods []Pod
-	// Hosts that clients call to reach the target, ordered by name.
+	// Hosts that clients call to reach the target, ordered by name. A whole namespace and the mesh have none, but may have a
+	// Wildcard.
 	Hosts []Host
+	// Wildcard is what clients of a whole namespace or the mesh call; nil where no rule of theirs is needed.
+	Wildcard *Wildcard
 
 	// Policy is the live PeerAuthentication of the profile's name.
 	Policy Policy
@@ -44,7 +49,7 @@ type Facts struct {
 
 	// What stands in the way of STRICT. Each is ordered, and empty when nothing does.
 
-	// RollingOut are the workloads with a rollout of pods in flight.
+	// RollingOut are the workloads with a rollout of pods in flight; for the mesh as "namespace/name".
 	RollingOut []string
 	// WorkloadEntries that match the target, "namespace/name".
 	WorkloadEntries []string
@@ -52,10 +57,14 @@ type Facts struct {
 	RemoteClusters []string
 	// SidecarIngress are Sidecar resources that terminate TLS for the target, "namespace/name".
 	SidecarIngress []string
-	// ClientRules are DestinationRules of anyone that match a host of the target.
+	// ClientRules are DestinationRules of anyone that match a host of the target. For a whole namespace and the mesh they are
+	// only those that break callers.
 	ClientRules []ClientRule
 	// ServiceEntries that make clients send plaintext, "namespace/name".
 	ServiceEntries []string
+	// Overrides are narrower PeerAuthentications, "namespace/name", that make a part of a whole namespace or the mesh weaker
+	// than the profile asks: exceptions, meant or not.
+	Overrides []string
 	// CompetingPolicies are PeerAuthentications of the same scope that match a target pod.
 	CompetingPolicies []CompetingPolicy
 	// TelemetryOverrides are Telemetry objects that disable or retag the metrics used, "namespace/name".
@@ -80,11 +89,23 @@ type Facts struct {
 	Gateways []string
 }
 
-// Conflict is a section that an older profile of the same scope sets for some of the same pods.
+// Actionable says whether something may be written: the profile is accepted, or only some of its sections are not.
+func (f Facts) Actionable() bool {
+	return f.Problem == nil || f.Problem.Reason == v1alpha1.ReasonConflicted
+}
+
+// Lost says whether the section is not acted upon, because an older profile has it.
+func (f Facts) Lost(section v1alpha1.Section) bool {
+	return f.Problem != nil && f.Problem.Section == section ||
+		slices.ContainsFunc(f.Conflicts, func(c Conflict) bool { return c.Section == section })
+}
+
+// Conflict is a section that an older profile of the same scope sets for some of the same pods, or jwt with other issuers
+// at another scope.
 type Conflict struct {
 	Problem
-	// WinnerLive says that the winner's objects for the section are in the cluster and, for mutual TLS, no weaker than the
-	// profile's own: these can go without weakening anything.
+	// WinnerLive says that the winner's objects for the section are in the cluster for every pod of the target and, for
+	// mutual TLS, no weaker than the profile's own: these can go without weakening anything.
 	WinnerLive bool
 }
 
@@ -191,6 +212,9 @@ type Pod struct {
 	// Terminating says that deletion has started.
 	Terminating bool
 	Membership  Membership
+	// Gateway says that the pod is a gateway: its Envoy enforces tokens and callers, and no PeerAuthentication governs its
+	// listeners.
+	Gateway bool
 	// ExcludedPorts are inbound ports that bypass the proxy, as the annotation or its absence says it.
 	ExcludedPorts []string
 	// UnrewrittenProbes are container names whose HTTP, TCP or gRPC probes reach a port through the proxy in plaintext.
@@ -211,6 +235,22 @@ type Host struct {
 	UnmeshedEndpoints []string
 	// Endpoints counts the ready endpoints.
 	Endpoints int
+}
+
+// Wildcard stands for all hosts of a namespace or of the mesh.
+type Wildcard struct {
+	// Host is the wildcard, such as "*.foo.svc.cluster.local" or "*.local".
+	Host string
+	// Exempt are the hosts under it that must be left to auto-mTLS, ordered by name: nobody there takes mutual TLS, or not
+	// everybody.
+	Exempt []Exempt
+}
+
+// Exempt is a host, or a narrower wildcard, that a Wildcard must not cover.
+type Exempt struct {
+	Host string
+	// Name is a DNS label that is unique among the Wildcard's and stays the same.
+	Name string
 }
 
 // ServicePort is a port of a Service.

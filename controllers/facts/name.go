@@ -16,9 +16,10 @@ func PeerName(profile *v1alpha1.ServiceSecurityProfile) string {
 }
 
 // RuleName is the name of the profile's DestinationRule for a Service: a Service profile has one rule, of its own name;
-// a Workload profile has one for each Service.
+// a Workload profile has one for each Service; and that of a whole namespace or the mesh has one of its own name for all,
+// for which service is empty, and one for each exempt host, for which service is its name.
 func RuleName(profile string, kind v1alpha1.TargetKind, service string) string {
-	if kind == v1alpha1.TargetService {
+	if kind == v1alpha1.TargetService || service == "" {
 		return profile
 	}
 	return profile + "-" + service

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
 )
 
 // Affected returns the profiles whose facts an object may have a part in, ordered by namespace and name. For a change it
@@ -52,18 +53,34 @@ func (a *affected) by(ctx context.Context, obj client.Object) error {
 	case *corev1.Service:
 		return a.byService(ctx, obj.Namespace, obj.Name, serviceSelector(obj))
 	case *corev1.Namespace:
-		return a.all(ctx, obj.Name)
+		return a.byNamespace(ctx, obj.Name)
 	case *corev1.ConfigMap:
 		if obj.Namespace != a.resolver.RootNamespace || !meshConfigName(obj.Name) {
 			return nil
 		}
 		return a.all(ctx, "")
-	case *securityv1.PeerAuthentication:
-		return a.byPolicy(ctx, obj)
-	case *networkingv1.DestinationRule:
-		return a.byRule(ctx, obj)
+	case *metav1.PartialObjectMetadata:
+		return a.byKey(ctx, profilesByCaller, "", obj.Namespace+"/"+obj.Name)
 	case *v1alpha1.ServiceSecurityProfile:
 		return a.byProfile(ctx, obj)
+	default:
+		return a.byIstio(ctx, obj)
+	}
+}
+
+// byIstio adds the profiles that an object of Istio's, or of the Gateway API, affects.
+func (a *affected) byIstio(ctx context.Context, obj client.Object) error {
+	switch obj := obj.(type) {
+	case *securityv1.PeerAuthentication:
+		return a.byPolicy(ctx, obj)
+	case *securityv1.RequestAuthentication:
+		return a.byPlaced(ctx, obj, &obj.Spec, v1alpha1.SectionJWT)
+	case *securityv1.AuthorizationPolicy:
+		return a.byPlaced(ctx, obj, &obj.Spec, v1alpha1.SectionAuthorization)
+	case *networkingv1.DestinationRule:
+		return a.byRule(ctx, obj)
+	case *Gateway:
+		return a.byKey(ctx, profilesByTarget, obj.Namespace, gatewayTargetKey(obj.Name))
 	default:
 		return nil
 	}
@@ -89,6 +106,33 @@ func (a *affected) all(ctx context.Context, namespace string) error {
 	return nil
 }
 
+// byKey adds the profiles of a namespace, or of all if it is empty, that have the key.
+func (a *affected) byKey(ctx context.Context, ix index[*v1alpha1.ServiceSecurityProfile], namespace, key string) error {
+	profiles, err := find(ctx, a.source, ix, namespace, key)
+	a.add(profiles...)
+	return err
+}
+
+// wide adds the profiles of a whole namespace and those of the mesh.
+func (a *affected) wide(ctx context.Context, namespace string) error {
+	if err := a.byKey(ctx, profilesByTarget, namespace, wholeNamespace); err != nil {
+		return err
+	}
+	return a.byKey(ctx, profilesByTarget, "", wholeMesh)
+}
+
+// byNamespace adds the profiles of a namespace, those of the mesh, whose pods its labels may tell, and those with a
+// caller in it.
+func (a *affected) byNamespace(ctx context.Context, namespace string) error {
+	if err := a.all(ctx, namespace); err != nil {
+		return err
+	}
+	if err := a.byKey(ctx, profilesByTarget, "", wholeMesh); err != nil {
+		return err
+	}
+	return a.byKey(ctx, profilesByCaller, "", namespace)
+}
+
 // bySets adds the profiles whose target has a pod with one of the sets of labels.
 func (a *affected) bySets(ctx context.Context, namespace string, sets []map[string]string) error {
 	profiles, err := profilesSelecting(ctx, a.source, namespace, sets)
@@ -99,13 +143,26 @@ func (a *affected) bySets(ctx context.Context, namespace string, sets []map[stri
 	return nil
 }
 
-// bySelector adds the profiles whose target has a pod that the selector matches.
+// bySelector adds the profiles whose target has a pod that the selector matches, in a namespace or, if it is empty, in any,
+// those of whole namespaces included.
 func (a *affected) bySelector(ctx context.Context, namespace string, selector map[string]string) error {
 	pods, err := findPods(ctx, a.source, namespace, selector)
 	if err != nil {
 		return err
 	}
-	return a.bySets(ctx, namespace, labelSets(pods))
+	sets := map[string][]map[string]string{}
+	for _, pod := range pods {
+		sets[pod.Namespace] = append(sets[pod.Namespace], pod.Labels)
+	}
+	for namespace, sets := range sets {
+		if err := a.wide(ctx, namespace); err != nil {
+			return err
+		}
+		if err := a.bySets(ctx, namespace, sets); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // byPod adds the profiles whose target the pod belongs to, and those of Workloads that share a Service with it: it is an
@@ -113,6 +170,12 @@ func (a *affected) bySelector(ctx context.Context, namespace string, selector ma
 func (a *affected) byPod(ctx context.Context, pod *corev1.Pod) error {
 	sets := labelSets([]*corev1.Pod{pod})
 	if err := a.bySets(ctx, pod.Namespace, sets); err != nil {
+		return err
+	}
+	if err := a.byReach(ctx, pod.Namespace, sets); err != nil {
+		return err
+	}
+	if err := a.wide(ctx, pod.Namespace); err != nil {
 		return err
 	}
 	workloads, err := find(ctx, a.source, profilesByTarget, pod.Namespace, anyWorkload)
@@ -139,6 +202,23 @@ func (a *affected) byPod(ctx context.Context, pod *corev1.Pod) error {
 	return nil
 }
 
+// byReach adds the profiles of a root namespace whose selector matches a pod of another namespace.
+func (a *affected) byReach(ctx context.Context, namespace string, sets []map[string]string) error {
+	roots, err := a.rootNamespaces(ctx, a.resolver.RootNamespace)
+	if err != nil {
+		return err
+	}
+	for _, root := range roots {
+		if root == namespace {
+			continue
+		}
+		if err := a.bySets(ctx, root, sets); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // byService adds the profiles that have the Service as their target, and those that have a pod that it selects.
 func (a *affected) byService(ctx context.Context, namespace, name string, selector map[string]string) error {
 	profiles, err := find(ctx, a.source, profilesByTarget, namespace, serviceTargetKey(name))
@@ -146,6 +226,9 @@ func (a *affected) byService(ctx context.Context, namespace, name string, select
 		return err
 	}
 	a.add(profiles...)
+	if err := a.wide(ctx, namespace); err != nil {
+		return err
+	}
 	return a.bySelector(ctx, namespace, selector)
 }
 
@@ -158,17 +241,65 @@ func (a *affected) byPolicy(ctx context.Context, policy *securityv1.PeerAuthenti
 	if err := a.byOwner(ctx, policy); err != nil {
 		return err
 	}
+	if err := a.wide(ctx, policy.Namespace); err != nil {
+		return err
+	}
 	if selector := policy.Spec.GetSelector().GetMatchLabels(); len(selector) > 0 {
 		return a.bySelector(ctx, policy.Namespace, selector)
 	}
-	roots, err := a.rootNamespaces(ctx)
+	root, err := a.isRoot(ctx, policy.Namespace)
 	if err != nil {
 		return err
 	}
-	if slices.Contains(roots, policy.Namespace) {
+	if root {
 		return a.all(ctx, "")
 	}
 	return a.all(ctx, policy.Namespace)
+}
+
+// byPlaced adds the profiles that a RequestAuthentication or an AuthorizationPolicy can say something to: those that have
+// its name to give, and those with the section for a pod that it may apply to.
+func (a *affected) byPlaced(ctx context.Context, obj client.Object, spec placement, section v1alpha1.Section) error {
+	namespace := obj.GetNamespace()
+	for _, suffix := range []string{"", facts.DenyName(""), facts.TokenName("")} {
+		if name, ok := strings.CutSuffix(obj.GetName(), suffix); ok {
+			if err := a.byName(ctx, namespace, name); err != nil {
+				return err
+			}
+		}
+	}
+	if err := a.byOwner(ctx, obj); err != nil {
+		return err
+	}
+	root, err := a.isRoot(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	if root {
+		namespace = ""
+	}
+	switch selector := spec.GetSelector().GetMatchLabels(); {
+	case len(references(spec)) > 0:
+		return a.bySets(ctx, obj.GetNamespace(), gatewaySets(spec))
+	case len(selector) == 0:
+		return a.byKey(ctx, profilesByTarget, namespace, sectionKey(section))
+	default:
+		if err := a.wide(ctx, obj.GetNamespace()); err != nil {
+			return err
+		}
+		return a.bySelector(ctx, namespace, selector)
+	}
+}
+
+// gatewaySets are the labels by which the pods of the Gateways are found that a policy attaches to.
+func gatewaySets(spec placement) []map[string]string {
+	var sets []map[string]string
+	for _, ref := range references(spec) {
+		if toGateway(ref) {
+			sets = append(sets, map[string]string{labelGatewayName: ref.GetName()})
+		}
+	}
+	return sets
 }
 
 // byRule adds the profiles with a host that a DestinationRule matches, and those that own it or need its name.
@@ -187,6 +318,9 @@ func (a *affected) byRule(ctx context.Context, rule *networkingv1.DestinationRul
 	case inCluster && !wildcard:
 		return a.byHost(ctx, namespace, service)
 	case inCluster && service == "*" && !strings.Contains(namespace, "."):
+		if err := a.wide(ctx, namespace); err != nil {
+			return err
+		}
 		return a.all(ctx, namespace)
 	case wildcard:
 		return a.byWildcard(ctx, host)
@@ -226,7 +360,8 @@ func (a *affected) byWildcard(ctx context.Context, wildcard string) error {
 	}
 	for _, item := range items {
 		profile, ok := item.(*v1alpha1.ServiceSecurityProfile)
-		if ok && overlapping(wildcard, Host("*", profile.Namespace, a.resolver.clusterDomain())) {
+		wide := ok && profile.Spec.Target.Kind == v1alpha1.TargetMesh
+		if wide || ok && overlapping(wildcard, Host("*", profile.Namespace, a.resolver.clusterDomain())) {
 			a.add(profile)
 		}
 	}
@@ -242,18 +377,22 @@ func overlapping(a, b string) bool {
 // byProfile adds the profiles that a profile is in conflict with.
 func (a *affected) byProfile(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) error {
 	selector := workloadSelector(profile.Spec.Target)
-	if profile.Spec.Target.Kind == v1alpha1.TargetService {
+	switch profile.Spec.Target.Kind {
+	case v1alpha1.TargetService:
 		var service corev1.Service
 		if _, err := a.get(ctx, core, profile.Namespace, profile.Spec.Target.Name, &service); err != nil {
 			return err
 		}
 		selector = serviceSelector(&service)
+	case v1alpha1.TargetGateway:
+		selector = map[string]string{labelGatewayName: profile.Spec.Target.Name}
+	case v1alpha1.TargetWorkload, v1alpha1.TargetNamespace, v1alpha1.TargetMesh:
 	}
 	pods, err := findPods(ctx, a.source, profile.Namespace, selector)
 	if err != nil {
 		return err
 	}
-	found, err := rivals(ctx, a.source, profile, labelSets(pods))
+	found, err := rivals(ctx, a.source, profile, labelSets(pods), anyRoot)
 	if err != nil {
 		return err
 	}
@@ -273,25 +412,39 @@ func (a *affected) byName(ctx context.Context, namespace, name string) error {
 	return err
 }
 
-// byOwner adds the profile that controls the object, if it exists.
+// byOwner adds the profile that controls the object, if it exists, and those that it is in conflict with: they wait for
+// what it writes.
 func (a *affected) byOwner(ctx context.Context, obj client.Object) error {
 	if !generated(obj) {
 		return nil
 	}
-	return a.byName(ctx, obj.GetNamespace(), metav1.GetControllerOfNoCopy(obj).Name)
+	var profile v1alpha1.ServiceSecurityProfile
+	found, err := a.get(ctx, core, obj.GetNamespace(), metav1.GetControllerOfNoCopy(obj).Name, &profile)
+	if err != nil || !found {
+		return err
+	}
+	a.add(&profile)
+	return a.byProfile(ctx, &profile)
 }
 
-// rootNamespaces are those that the mesh configurations of all revisions name.
-func (a *affected) rootNamespaces(ctx context.Context) ([]string, error) {
-	namespace := a.resolver.RootNamespace
-	items, err := a.list(ctx, core, &corev1.ConfigMapList{}, client.InNamespace(namespace))
+// isRoot says whether a namespace is some mesh's root namespace.
+func (a *affected) isRoot(ctx context.Context, namespace string) (bool, error) {
+	roots, err := a.rootNamespaces(ctx, a.resolver.RootNamespace)
+	return slices.Contains(roots, namespace), err
+}
+
+// rootNamespaces are the one that Istio's mesh configurations are in, and those that they name, of all revisions.
+func (s *source) rootNamespaces(ctx context.Context, namespace string) ([]string, error) {
+	items, err := s.list(ctx, core, &corev1.ConfigMapList{}, client.InNamespace(namespace))
 	if err != nil {
 		return nil, err
 	}
 	roots := []string{namespace}
 	for _, item := range items {
 		if config, ok := item.(*corev1.ConfigMap); ok && meshConfigName(config.Name) {
-			roots = append(roots, ParseMesh(config.Data[meshConfigKey], namespace).RootNamespace)
+			if root := ParseMesh(config.Data[meshConfigKey], namespace).RootNamespace; !slices.Contains(roots, root) {
+				roots = append(roots, root)
+			}
 		}
 	}
 	return roots, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -115,9 +116,92 @@ func TestAffected(t *testing.T) {
 	}
 }
 
+// city has profiles of every kind of target.
+func city(t testing.TB, more ...client.Object) *Resolver {
+	web := tags{"app": "web"}
+	callers := edited(newProfile("web", 0, toService("web"), strict), sections(true, true, true))
+	callers.Spec.Authorization.AllowedCallers = []v1alpha1.Caller{{
+		Name: "x", ServiceAccounts: []v1alpha1.ServiceAccountRef{"here", "shop/there"}, Namespaces: []v1alpha1.NamespaceName{"clients"},
+	}}
+	objects := []client.Object{
+		newService("web", web, port(80, 8080)), newPod("web-a", web), callers,
+		newProfile("space", 1, toNamespace, strict), in("bar", newProfile("space", 1, toNamespace, strict)), in(root, newProfile("mesh", 1, toMesh, strict)),
+		edited(newProfile("entry", 2, toGatewayAPI("gw"), strict), sections(false, true, false)), newGateway("gw"), newPod("gw-a", tags{labelGatewayName: "gw"}, router),
+		in(root, edited(newProfile("ingress", 3, toWorkload(web), strict), sections(false, false, true))),
+		in("bar", edited(newProfile("only", 4, toWorkload(web), strict), sections(false, true, true))), in("bar", newPod("web-a", web)),
+		meshMap("istio", ""),
+	}
+	return cluster(t, append(objects, more...)...)
+}
+
+func newAccount(namespace, name string) client.Object {
+	account := ServiceAccount()
+	account.Namespace, account.Name = namespace, name
+	return account
+}
+
+func TestAffectedOfEveryScope(t *testing.T) {
+	web := tags{"app": "web"}
+	winner := newProfile("entry", 2, toGatewayAPI("gw"), strict)
+	for name, tc := range map[string]struct {
+		obj  client.Object
+		want string
+	}{
+		"pod":                                   {newPod("new", web), "foo/space foo/web istio-system/ingress istio-system/mesh"},
+		"pod of no Service":                     {newPod("new", nil), "foo/space istio-system/mesh"},
+		"pod of another namespace":              {in("else", newPod("new", web)), "istio-system/ingress istio-system/mesh"},
+		"pod of the root namespace":             {in(root, newPod("new", web)), "istio-system/ingress istio-system/mesh"},
+		"pod of a gateway":                      {newPod("new", tags{labelGatewayName: "gw"}, router), "foo/entry foo/space istio-system/mesh"},
+		"pod of another gateway":                {newPod("new", tags{labelGatewayName: "other"}, router), "foo/space istio-system/mesh"},
+		"Service":                               {newService("new", nil), "foo/space istio-system/mesh"},
+		"namespace":                             {newNamespace("bar"), "bar/only bar/space istio-system/mesh"},
+		"namespace of a caller":                 {newNamespace("clients"), "foo/web istio-system/mesh"},
+		"service account":                       {newAccount("foo", "here"), "foo/web"},
+		"service account, far":                  {newAccount("shop", "there"), "foo/web"},
+		"service account that nobody names":     {newAccount("shop", "here"), ""},
+		"Gateway":                               {newGateway("gw"), "foo/entry"},
+		"another Gateway":                       {newGateway("other"), ""},
+		"policy of a workload":                  {newPolicy("foo", "p", 0, tags{"app": "x"}, strict), "foo/space istio-system/mesh"},
+		"rule for a host":                       {newRule("shop", "r", webHost, ""), "foo/space foo/web istio-system/mesh"},
+		"rule for a namespace":                  {newRule("shop", "r", "*.bar.svc.cluster.local", ""), "bar/only bar/space istio-system/mesh"},
+		"rule for an odd wildcard":              {newRule("shop", "r", "*b.bar.svc.cluster.local", ""), "bar/only bar/space istio-system/mesh"},
+		"rule of an exempt host":                {newRule("foo", "space-kubernetes", "x.y", ""), "foo/space"},
+		"tokens of a workload":                  {newTokens("foo", "t", placed{selector: web}, "x"), "foo/space foo/web istio-system/mesh"},
+		"tokens of no workload":                 {newTokens("foo", "t", placed{selector: tags{"app": "x"}}, "x"), "foo/space istio-system/mesh"},
+		"tokens of a namespace":                 {newTokens("foo", "t", placed{}, "x"), "foo/entry foo/web"},
+		"tokens of the mesh":                    {newTokens(root, "t", placed{}, "x"), "bar/only foo/entry foo/web"},
+		"tokens of workloads of the mesh":       {newTokens(root, "t", placed{selector: web}, "x"), "bar/only bar/space foo/space foo/web istio-system/mesh"},
+		"tokens of a gateway":                   {newTokens("foo", "t", placed{gateways: []string{"gw", "other"}}, "x"), "foo/entry"},
+		"tokens of a profile's name":            {newTokens("foo", "space", placed{gateways: []string{"x"}}, "x"), "foo/space"},
+		"access of a namespace":                 {newAccess("foo", "a", placed{}, allow), "foo/web"},
+		"access of the mesh":                    {newAccess(root, "a", placed{}, allow), "bar/only foo/web istio-system/ingress"},
+		"access of a profile's name, denied":    {newAccess("foo", "space-deny", placed{gateways: []string{"x"}}, deny), "foo/space"},
+		"access of a profile's name, no tokens": {newAccess("foo", "space-token", placed{gateways: []string{"x"}}, deny), "foo/space"},
+		"access that a profile owns, and those that wait for it": {owned(newAccess("foo", "a", placed{gateways: []string{"x"}}, deny), winner), "foo/entry foo/rival"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rival := edited(newProfile("rival", 9, toGatewayAPI("gw"), strict), sections(false, false, true))
+			more := []client.Object{}
+			if strings.Contains(tc.want, "rival") {
+				more = append(more, rival)
+			}
+			var got []string
+			for _, key := range city(t, more...).Affected(t.Context(), tc.obj) {
+				got = append(got, key.String())
+			}
+			diff(t, "affected profiles", tc.want, strings.Join(got, " "))
+		})
+	}
+}
+
 // affecting is an object of every kind that profiles are told of.
 func affecting() []client.Object {
 	return []client.Object{
+		newPod("gw-a", tags{labelGatewayName: "gw"}, router), in("else", newPod("new", tags{"app": "web"})), newGateway("gw"), newAccount("foo", "here"),
+		newTokens(root, "web", placed{}, "x"), newAccess("foo", "web-deny", placed{selector: tags{"app": "web"}}, deny), newTokens("foo", "x", placed{gateways: []string{"gw"}}, "x"),
+		owned(newAccess("foo", "a", placed{}, deny), newProfile("web", 0, toService("web"), strict)), newPolicy(root, "p", 0, nil, strict), newRule("foo", "web", webHost, ""),
+		edited(newProfile("q", 0, toService("web"), strict), issuing("", "x")), in(root, edited(newProfile("q", 0, toMesh, strict), issuing("", "x"))), edited(newProfile("q", 0, toNamespace, strict), issuing("", "x")),
+		newProfile("q", 0, toGatewayAPI("gw"), strict),
 		newPod("new", tags{"app": "web"}), newService("web", tags{"app": "web"}), newNamespace("foo"), meshMap("istio", ""),
 		newPolicy("foo", "web", 0, nil, strict), owned(newPolicy("foo", "web", 0, tags{"app": "web"}, strict), newProfile("web", 0, toService("web"), strict)),
 		newRule("foo", "web-x", "web", ""), newRule("foo", "web", "*.local", ""), newRule("foo", "web", "*.foo.svc.cluster.local", ""),
@@ -127,7 +211,13 @@ func affecting() []client.Object {
 }
 
 func TestAffectedErrors(t *testing.T) {
-	base := town(t)
+	for _, base := range []*Resolver{town(t), city(t)} {
+		affectedErrors(t, base)
+	}
+}
+
+func affectedErrors(t *testing.T, base *Resolver) {
+	t.Helper()
 	for _, obj := range affecting() {
 		all := base.Affected(t.Context(), obj)
 		for fail := 1; ; fail++ {
@@ -162,7 +252,7 @@ func TestReadsByIndex(t *testing.T) {
 	r.Reader = interceptor.NewClient(base.Reader.(client.WithWatch), interceptor.Funcs{
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
 			options := (&client.ListOptions{}).ApplyOptions(opts)
-			if options.FieldSelector == nil {
+			if _, config := list.(*corev1.ConfigMapList); options.FieldSelector == nil && !config {
 				lists = append(lists, typeName(list)+" in "+options.Namespace)
 			}
 			return c.List(ctx, list, opts...)

@@ -47,36 +47,42 @@ func TestConflicts(t *testing.T) {
 		want    []facts.Problem
 	}{
 		"no rival": {newProfile("b", 10, web, strict), nil, nil},
-		"older rival": {newProfile("b", 10, web, strict), []Rival{{newProfile("a", 5, web, permissive), true}}, []facts.Problem{{
+		"older rival": {newProfile("b", 10, web, strict), []Rival{{Profile: newProfile("a", 5, web, permissive), SameTarget: true}}, []facts.Problem{{
 			Reason: v1alpha1.ReasonConflicted, Section: v1alpha1.SectionMTLS,
 			Message: `Profile "a" in namespace "foo" is older and sets mtls for the same target: remove mtls from one of the two profiles, or delete one of them.`,
 		}}},
-		"older rival of another target": {newProfile("b", 10, web, strict), []Rival{{newProfile("a", 5, v1, permissive), false}}, []facts.Problem{{
+		"older rival of another target": {newProfile("b", 10, web, strict), []Rival{{Profile: newProfile("a", 5, v1, permissive), SameTarget: false}}, []facts.Problem{{
 			Reason: v1alpha1.ReasonConflicted, Section: v1alpha1.SectionMTLS,
 			Message: `Profile "a" in namespace "foo" is older and sets mtls for some of the same pods (its target is Workload "app=web,version=v1"): remove mtls from one of the two profiles, or delete one of them.`,
 		}}},
-		"older rival of another Service": {newProfile("b", 10, v1, strict), []Rival{{newProfile("a", 5, web, permissive), false}}, []facts.Problem{{
+		"older rival of another Service": {newProfile("b", 10, v1, strict), []Rival{{Profile: newProfile("a", 5, web, permissive), SameTarget: false}}, []facts.Problem{{
 			Reason: v1alpha1.ReasonConflicted, Section: v1alpha1.SectionMTLS,
 			Message: `Profile "a" in namespace "foo" is older and sets mtls for some of the same pods (its target is Service "web"): remove mtls from one of the two profiles, or delete one of them.`,
 		}}},
-		"younger rival":               {newProfile("b", 10, web, strict), []Rival{{newProfile("a", 15, web, strict), true}}, nil},
-		"same age, later name":        {newProfile("b", 10, web, strict), []Rival{{newProfile("c", 10, web, strict), true}}, nil},
-		"rival that is being deleted": {newProfile("b", 10, web, strict), []Rival{{edited(newProfile("a", 5, web, strict), deleting), true}}, nil},
-		"rival with other sections":   {edited(newProfile("b", 10, web, strict), sections(true, false, false)), []Rival{{edited(newProfile("a", 5, web, strict), sections(false, true, true)), true}}, nil},
-		"same age, earlier name, and the oldest is named": {newProfile("c", 10, web, strict), []Rival{{newProfile("b", 10, web, strict), true}, {newProfile("a", 10, web, strict), true}}, []facts.Problem{{
+		"younger rival":               {newProfile("b", 10, web, strict), []Rival{{Profile: newProfile("a", 15, web, strict), SameTarget: true}}, nil},
+		"same age, later name":        {newProfile("b", 10, web, strict), []Rival{{Profile: newProfile("c", 10, web, strict), SameTarget: true}}, nil},
+		"rival that is being deleted": {newProfile("b", 10, web, strict), []Rival{{Profile: edited(newProfile("a", 5, web, strict), deleting), SameTarget: true}}, nil},
+		"rival with other sections":   {edited(newProfile("b", 10, web, strict), sections(true, false, false)), []Rival{{Profile: edited(newProfile("a", 5, web, strict), sections(false, true, true)), SameTarget: true}}, nil},
+		"same age, earlier name, and the oldest is named": {newProfile("c", 10, web, strict), []Rival{{Profile: newProfile("b", 10, web, strict), SameTarget: true}, {Profile: newProfile("a", 10, web, strict), SameTarget: true}}, []facts.Problem{{
 			Reason: v1alpha1.ReasonConflicted, Section: v1alpha1.SectionMTLS,
 			Message: `Profile "a" in namespace "foo" is older and sets mtls for the same target: remove mtls from one of the two profiles, or delete one of them.`,
 		}}},
 		"each section has its own winner": {
 			edited(newProfile("c", 10, web, strict), sections(true, true, true)),
-			[]Rival{{edited(newProfile("a", 5, web, strict), sections(false, true, false)), true}, {edited(newProfile("b", 7, web, strict), sections(false, true, true)), true}},
+			[]Rival{{Profile: edited(newProfile("a", 5, web, strict), sections(false, true, false)), SameTarget: true}, {Profile: edited(newProfile("b", 7, web, strict), sections(false, true, true)), SameTarget: true}},
 			[]facts.Problem{
 				{Reason: v1alpha1.ReasonConflicted, Section: v1alpha1.SectionJWT, Message: `Profile "a" in namespace "foo" is older and sets jwt for the same target: remove jwt from one of the two profiles, or delete one of them.`},
 				{Reason: v1alpha1.ReasonConflicted, Section: v1alpha1.SectionAuthorization, Message: `Profile "b" in namespace "foo" is older and sets authorization for the same target: remove authorization from one of the two profiles, or delete one of them.`},
 			},
 		},
 	} {
-		t.Run(name, func(t *testing.T) { diff(t, "conflicts", tc.want, Conflicts(tc.profile, tc.rivals)) })
+		t.Run(name, func(t *testing.T) {
+			var got []facts.Problem
+			for _, contest := range Conflicts(tc.profile, tc.rivals) {
+				got = append(got, contest.Problem)
+			}
+			diff(t, "conflicts", tc.want, got)
+		})
 	}
 }
 

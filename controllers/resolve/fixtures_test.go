@@ -188,7 +188,7 @@ func scheme(t testing.TB) *runtime.Scheme {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, securityv1.AddToScheme, networkingv1.AddToScheme,
+		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, securityv1.AddToScheme, networkingv1.AddToScheme, AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
@@ -214,7 +214,9 @@ func cluster(t testing.TB, objects ...client.Object) *Resolver {
 			builder.WithObjects(obj.DeepCopyObject().(client.Object))
 		}
 		if indexed {
-			for _, register := range []func(context.Context, client.FieldIndexer) error{Index, IndexPeerAuthentications, IndexDestinationRules} {
+			for _, register := range []func(context.Context, client.FieldIndexer) error{
+				Index, IndexPeerAuthentications, IndexDestinationRules, IndexRequestAuthentications, IndexAuthorizationPolicies,
+			} {
 				if err := register(t.Context(), builderIndexer{builder}); err != nil {
 					t.Fatal(err)
 				}
@@ -251,4 +253,86 @@ func diff(t testing.TB, what string, want, got any) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("%s (-want +got):\n%s", what, d)
 	}
+}
+
+var (
+	toNamespace = v1alpha1.Target{Kind: v1alpha1.TargetNamespace}
+	toMesh      = v1alpha1.Target{Kind: v1alpha1.TargetMesh}
+)
+
+func toGatewayAPI(name string) v1alpha1.Target {
+	return v1alpha1.Target{Kind: v1alpha1.TargetGateway, Name: name}
+}
+
+func asProfile(obj client.Object) *v1alpha1.ServiceSecurityProfile {
+	return obj.(*v1alpha1.ServiceSecurityProfile)
+}
+
+// router makes a pod a gateway's, as the injection template has it.
+func router(pod *corev1.Pod) {
+	pod.Spec.Containers = []corev1.Container{{
+		Name: proxyContainer, Args: []string{"proxy", "router", "--domain", "$(POD_NAMESPACE).svc.cluster.local"},
+		Ports: []corev1.ContainerPort{{ContainerPort: 15090}},
+	}}
+	delete(pod.Labels, labelTLSMode)
+}
+
+// waypoint makes a pod a waypoint's.
+func waypoint(pod *corev1.Pod) {
+	router(pod)
+	pod.Spec.Containers[0].Args[1] = roleWaypoint
+}
+
+// placed is where a policy applies: by selector, by reference, or without either.
+type placed struct {
+	selector tags
+	gateways []string
+}
+
+func (p placed) workloads() *typev1beta1.WorkloadSelector {
+	if p.selector == nil {
+		return nil
+	}
+	return &typev1beta1.WorkloadSelector{MatchLabels: p.selector}
+}
+
+func (p placed) refs() []*typev1beta1.PolicyTargetReference {
+	var refs []*typev1beta1.PolicyTargetReference
+	for _, name := range p.gateways {
+		refs = append(refs, &typev1beta1.PolicyTargetReference{Group: gatewayGroup, Kind: gatewayKind, Name: name})
+	}
+	return refs
+}
+
+func newTokens(namespace, name string, at placed, issuers ...string) *securityv1.RequestAuthentication {
+	tokens := &securityv1.RequestAuthentication{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
+	tokens.Spec.Selector, tokens.Spec.TargetRefs = at.workloads(), at.refs()
+	for _, issuer := range issuers {
+		tokens.Spec.JwtRules = append(tokens.Spec.JwtRules, &securityv1beta1.JWTRule{Issuer: issuer})
+	}
+	return tokens
+}
+
+func newAccess(namespace, name string, at placed, action securityv1beta1.AuthorizationPolicy_Action) *securityv1.AuthorizationPolicy {
+	policy := &securityv1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
+	policy.Spec.Selector, policy.Spec.TargetRefs, policy.Spec.Action = at.workloads(), at.refs(), action
+	return policy
+}
+
+// issuing gives a profile a section jwt with these issuers.
+func issuing(requirement v1alpha1.TokenRequirement, issuers ...string) func(*v1alpha1.ServiceSecurityProfile) {
+	return func(profile *v1alpha1.ServiceSecurityProfile) {
+		profile.Spec.JWT = &v1alpha1.JWT{Requirement: requirement}
+		for _, issuer := range issuers {
+			profile.Spec.JWT.Issuers = append(profile.Spec.JWT.Issuers, v1alpha1.Issuer{Issuer: v1alpha1.Text(issuer)})
+		}
+	}
+}
+
+func withoutMTLS(profile *v1alpha1.ServiceSecurityProfile) { profile.Spec.MTLS = nil }
+
+func newGateway(name string, listeners ...Listener) *Gateway {
+	gateway := &Gateway{Spec: GatewaySpec{GatewayClassName: "istio", Listeners: listeners}}
+	gateway.Name, gateway.Namespace = name, "foo"
+	return gateway
 }

@@ -5,7 +5,9 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
@@ -14,6 +16,28 @@ import (
 // resolveHosts finds the Services that lead to the target's pods. A Service target has the one host that it names; the
 // others are still ways for clients to reach its pods, so rules and ports look at all of them.
 func (res *resolution) resolveHosts(ctx context.Context) error {
+	find := res.findServices
+	if wide(res.profile.Spec.Target.Kind) {
+		find = res.listServices
+	}
+	if err := find(ctx); err != nil {
+		return err
+	}
+	served := map[client.ObjectKey][]int32{}
+	for _, service := range res.services {
+		for _, pod := range res.endpointsOf(service) {
+			key := client.ObjectKeyFromObject(pod)
+			served[key] = append(served[key], targetPorts(service, []*corev1.Pod{pod})...)
+		}
+	}
+	for _, pod := range res.pods {
+		res.facts.Pods = append(res.facts.Pods, describePod(pod, served[client.ObjectKeyFromObject(pod)]))
+	}
+	return nil
+}
+
+// findServices finds those that select one of the target's pods.
+func (res *resolution) findServices(ctx context.Context) error {
 	services, err := servicesSelecting(ctx, res.source, res.profile.Namespace, labelSets(res.pods))
 	if err != nil {
 		return err
@@ -24,23 +48,70 @@ func (res *resolution) resolveHosts(ctx context.Context) error {
 		}
 	}
 	sortByName(res.services)
-	res.endpoints = map[string][]*corev1.Pod{}
-	var served []int32
+	res.endpoints = map[types.NamespacedName][]*corev1.Pod{}
+	target := res.profile.Spec.Target
 	for _, service := range res.services {
 		pods, err := findPods(ctx, res.source, service.Namespace, service.Spec.Selector)
 		if err != nil {
 			return err
 		}
-		res.endpoints[service.Name] = pods
-		served = append(served, targetPorts(service, pods)...)
-		if res.profile.Spec.Target.Kind == v1alpha1.TargetWorkload || service.Name == res.profile.Spec.Target.Name {
+		res.endpoints[client.ObjectKeyFromObject(service)] = pods
+		if target.Kind == v1alpha1.TargetWorkload || target.Kind == v1alpha1.TargetService && service.Name == target.Name {
 			res.facts.Hosts = append(res.facts.Hosts, describeHost(service, pods, res.resolver.clusterDomain()))
 		}
 	}
-	for _, pod := range res.pods {
-		res.facts.Pods = append(res.facts.Pods, describePod(pod, served))
-	}
 	return nil
+}
+
+// listServices lists all Services of a namespace, or of the cluster for the mesh, with their pods.
+func (res *resolution) listServices(ctx context.Context) error {
+	namespace := res.profile.Namespace
+	if res.facts.Target.Scope == v1alpha1.ScopeMesh {
+		namespace = ""
+	}
+	if res.misplaced {
+		return nil
+	}
+	items, err := res.list(ctx, core, &corev1.ServiceList{}, client.InNamespace(namespace))
+	if err != nil {
+		return err
+	}
+	for _, item := range items {
+		if service, ok := item.(*corev1.Service); ok {
+			res.services = append(res.services, service)
+		}
+	}
+	sortByName(res.services)
+	res.endpoints = selectPods(res.services, res.everyPod)
+	return nil
+}
+
+func (res *resolution) endpointsOf(service *corev1.Service) []*corev1.Pod {
+	return res.endpoints[client.ObjectKeyFromObject(service)]
+}
+
+// selectPods returns the pods of each Service, in the order of the pods. It looks at each pod once.
+func selectPods(services []*corev1.Service, pods []*corev1.Pod) map[types.NamespacedName][]*corev1.Pod {
+	type place struct{ namespace, pair string }
+	anchored := map[place][]*corev1.Service{}
+	for _, service := range services {
+		if selector := serviceSelector(service); len(selector) > 0 {
+			at := place{service.Namespace, anchor(selector)}
+			anchored[at] = append(anchored[at], service)
+		}
+	}
+	selected := map[types.NamespacedName][]*corev1.Pod{}
+	for _, pod := range pods {
+		for k, v := range pod.Labels {
+			for _, service := range anchored[place{pod.Namespace, pair(k, v)}] {
+				if matches(service.Spec.Selector, pod.Labels) {
+					key := client.ObjectKeyFromObject(service)
+					selected[key] = append(selected[key], pod)
+				}
+			}
+		}
+	}
+	return selected
 }
 
 // Host is a Service's name in the mesh.
@@ -60,7 +131,7 @@ func describeHost(service *corev1.Service, pods []*corev1.Pod, clusterDomain str
 			continue
 		}
 		host.Endpoints++
-		if membership(pod) != facts.MemberSidecar {
+		if !takesMutualTLS(pod) {
 			host.UnmeshedEndpoints = append(host.UnmeshedEndpoints, pod.Name)
 		}
 	}

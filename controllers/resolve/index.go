@@ -22,6 +22,10 @@ var (
 	PeerAuthenticationKind = securityv1.SchemeGroupVersion.WithKind("PeerAuthentication")
 	// DestinationRuleKind is Istio's DestinationRule as it is read here.
 	DestinationRuleKind = networkingv1.SchemeGroupVersion.WithKind("DestinationRule")
+	// RequestAuthenticationKind is Istio's RequestAuthentication as it is read here.
+	RequestAuthenticationKind = securityv1.SchemeGroupVersion.WithKind("RequestAuthentication")
+	// AuthorizationPolicyKind is Istio's AuthorizationPolicy as it is read here.
+	AuthorizationPolicyKind = securityv1.SchemeGroupVersion.WithKind("AuthorizationPolicy")
 )
 
 // index finds the objects of one kind by a key. The same keys function fills the cache's index and filters a live list,
@@ -73,6 +77,12 @@ var (
 		newList: func() client.ObjectList { return &v1alpha1.ServiceSecurityProfileList{} },
 		keys:    profileKeys,
 	}
+	profilesByCaller = index[*v1alpha1.ServiceSecurityProfile]{
+		name:    "servicesecurity.dev/profile-caller",
+		object:  &v1alpha1.ServiceSecurityProfile{},
+		newList: func() client.ObjectList { return &v1alpha1.ServiceSecurityProfileList{} },
+		keys:    callerKeys,
+	}
 	policiesBySelector = index[*securityv1.PeerAuthentication]{
 		name:    "servicesecurity.dev/policy-selector",
 		object:  &securityv1.PeerAuthentication{},
@@ -81,6 +91,20 @@ var (
 			return []string{anchor(p.Spec.GetSelector().GetMatchLabels())}
 		},
 		kind: PeerAuthenticationKind,
+	}
+	tokensByPlace = index[*securityv1.RequestAuthentication]{
+		name:    "servicesecurity.dev/tokens-place",
+		object:  &securityv1.RequestAuthentication{},
+		newList: func() client.ObjectList { return &securityv1.RequestAuthenticationList{} },
+		keys:    func(r *securityv1.RequestAuthentication) []string { return placeKeys(&r.Spec) },
+		kind:    RequestAuthenticationKind,
+	}
+	accessByPlace = index[*securityv1.AuthorizationPolicy]{
+		name:    "servicesecurity.dev/access-place",
+		object:  &securityv1.AuthorizationPolicy{},
+		newList: func() client.ObjectList { return &securityv1.AuthorizationPolicyList{} },
+		keys:    func(p *securityv1.AuthorizationPolicy) []string { return placeKeys(&p.Spec) },
+		kind:    AuthorizationPolicyKind,
 	}
 	rulesByHost = index[*networkingv1.DestinationRule]{
 		name:    "servicesecurity.dev/rule-host",
@@ -101,12 +125,15 @@ var (
 )
 
 // Index registers the indexes of the kinds that every cluster has. A Resolver that reads from a cache needs them, and
-// those of IndexPeerAuthentications and IndexDestinationRules before its Installed says that the kind is there.
+// those of a kind that may arrive late before its Installed says that the kind is there.
 func Index(ctx context.Context, indexer client.FieldIndexer) error {
 	if err := podsByLabel.register(ctx, indexer); err != nil {
 		return err
 	}
 	if err := servicesBySelector.register(ctx, indexer); err != nil {
+		return err
+	}
+	if err := profilesByCaller.register(ctx, indexer); err != nil {
 		return err
 	}
 	return profilesByTarget.register(ctx, indexer)
@@ -123,6 +150,17 @@ func IndexDestinationRules(ctx context.Context, indexer client.FieldIndexer) err
 		return err
 	}
 	return rulesByOwner.register(ctx, indexer)
+}
+
+// IndexRequestAuthentications registers the indexes of RequestAuthentication, whose CustomResourceDefinition may arrive
+// late.
+func IndexRequestAuthentications(ctx context.Context, indexer client.FieldIndexer) error {
+	return tokensByPlace.register(ctx, indexer)
+}
+
+// IndexAuthorizationPolicies registers the indexes of AuthorizationPolicy, whose CustomResourceDefinition may arrive late.
+func IndexAuthorizationPolicies(ctx context.Context, indexer client.FieldIndexer) error {
+	return accessByPlace.register(ctx, indexer)
 }
 
 func pair(key, value string) string { return key + "=" + value }
@@ -159,22 +197,54 @@ func podKeys(pod *corev1.Pod) []string {
 	return keys
 }
 
-// anyWorkload is the key of every profile with target kind Workload.
-const anyWorkload = "workload"
+// The keys of profiles by the kind of their target.
+const (
+	anyWorkload    = "workload"
+	anyGateway     = "gateway"
+	wholeNamespace = "namespace"
+	wholeMesh      = "mesh"
+)
 
 func serviceTargetKey(service string) string { return "service/" + service }
 
 func selectorTargetKey(pair string) string { return "selector/" + pair }
 
+func gatewayTargetKey(gateway string) string { return "gateway/" + gateway }
+
+// sectionKey is the key of every profile that sets the section.
+func sectionKey(section v1alpha1.Section) string { return "section/" + string(section) }
+
 func profileKeys(profile *v1alpha1.ServiceSecurityProfile) []string {
-	switch target := profile.Spec.Target; target.Kind {
-	case v1alpha1.TargetService:
-		return []string{serviceTargetKey(target.Name)}
+	keys := []string{targetKey(profile.Spec.Target)}
+	switch profile.Spec.Target.Kind {
 	case v1alpha1.TargetWorkload:
-		return []string{anyWorkload, selectorTargetKey(anchor(workloadSelector(target)))}
-	default:
-		return nil
+		keys = append(keys, anyWorkload)
+	case v1alpha1.TargetGateway:
+		keys = append(keys, anyGateway)
+	case v1alpha1.TargetService, v1alpha1.TargetNamespace, v1alpha1.TargetMesh:
 	}
+	for _, section := range []v1alpha1.Section{v1alpha1.SectionJWT, v1alpha1.SectionAuthorization} {
+		if sets(profile, section) {
+			keys = append(keys, sectionKey(section))
+		}
+	}
+	return keys
+}
+
+// targetKey is shared by all profiles with the same target.
+func targetKey(target v1alpha1.Target) string {
+	switch target.Kind {
+	case v1alpha1.TargetWorkload:
+		return selectorTargetKey(anchor(workloadSelector(target)))
+	case v1alpha1.TargetGateway:
+		return gatewayTargetKey(target.Name)
+	case v1alpha1.TargetNamespace:
+		return wholeNamespace
+	case v1alpha1.TargetMesh:
+		return wholeMesh
+	case v1alpha1.TargetService:
+	}
+	return serviceTargetKey(target.Name)
 }
 
 func ownerKeys(obj client.Object) []string {

@@ -52,20 +52,21 @@ func ParseMesh(text, rootNamespace string) facts.Mesh {
 }
 
 func (res *resolution) resolveMesh(ctx context.Context) error {
+	auto := true
 	for i, revision := range revisions(res.pods, res.revision) {
 		mesh, err := res.readMesh(ctx, res.resolver.RootNamespace, revision)
 		if err != nil {
 			return err
 		}
-		if i == 0 {
+		// A profile for the mesh is for the one whose root namespace it is in.
+		isIts := res.facts.Target.Scope == v1alpha1.ScopeMesh && mesh.RootNamespace == res.profile.Namespace
+		if i == 0 || isIts && res.facts.Mesh.RootNamespace != mesh.RootNamespace {
 			res.facts.Mesh = mesh
 		}
 		// While two revisions have a part of the pods each, a client may follow either.
-		res.facts.Mesh.AutoMTLS = res.facts.Mesh.AutoMTLS && mesh.AutoMTLS
+		auto = auto && mesh.AutoMTLS
 	}
-	if message := rootProblem(res.profile, res.facts.Mesh); message != "" && res.facts.Target.Scope == v1alpha1.ScopeWorkload {
-		res.problem(v1alpha1.ReasonInvalid, v1alpha1.SectionMTLS, message)
-	}
+	res.facts.Mesh.AutoMTLS = auto
 	return nil
 }
 

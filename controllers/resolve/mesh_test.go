@@ -48,7 +48,17 @@ func TestResolveMesh(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.want.PeerAuthentications, tc.want.DestinationRules = true, true
+			tc.want.RequestAuthentications, tc.want.AuthorizationPolicies = true, true
 			diff(t, "mesh", tc.want, mustResolve(t, cluster(t, append(tc.objects, profile)...), profile).Mesh)
 		})
 	}
+	t.Run("the mesh's own, of two", func(t *testing.T) {
+		objects := []client.Object{
+			meshMap("istio", "trustDomain: one"), meshMap("istio-a", "rootNamespace: other\nenableAutoMtls: false"), newPod("a", web, revision("a")), newPod("b", web, revision("default")),
+		}
+		got := mustResolve(t, cluster(t, objects...), in(root, newProfile("p", 0, toMesh, strict))).Mesh
+		if got.RootNamespace != root || got.TrustDomain != "one" || got.AutoMTLS {
+			t.Errorf("mesh is %+v", got)
+		}
+	})
 }

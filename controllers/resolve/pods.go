@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
 )
 
@@ -41,13 +42,37 @@ const (
 )
 
 func (res *resolution) resolvePods(ctx context.Context) error {
-	pods, err := findPods(ctx, res.source, res.profile.Namespace, res.facts.Target.Selector)
-	if err != nil {
+	var err error
+	switch target := res.facts.Target; target.Scope {
+	case v1alpha1.ScopeNamespace:
+		res.everyPod, err = listPods(ctx, res.source, res.profile.Namespace)
+		res.pods = res.everyPod
+	case v1alpha1.ScopeMesh:
+		err = res.resolveMeshPods(ctx)
+	case v1alpha1.ScopeGateway:
+		if target.Gateway != "" {
+			res.pods, err = findPods(ctx, res.source, res.profile.Namespace, map[string]string{labelGatewayName: target.Gateway})
+		}
+	case v1alpha1.ScopeWorkload:
+		res.pods, err = findPods(ctx, res.source, res.profile.Namespace, target.Selector)
+		if len(res.pods) > 0 && !slices.ContainsFunc(res.pods, func(pod *corev1.Pod) bool { return !isGateway(pod) }) {
+			res.facts.Target.Scope = v1alpha1.ScopeGateway
+		}
+	}
+	res.facts.RollingOut = rollingOut(res.pods, res.facts.Target.Scope == v1alpha1.ScopeMesh)
+	return err
+}
+
+func (res *resolution) resolveMeshPods(ctx context.Context) error {
+	if res.misplaced {
+		return nil
+	}
+	var err error
+	if res.everyPod, err = listPods(ctx, res.source, ""); err != nil {
 		return err
 	}
-	res.pods = pods
-	res.facts.RollingOut = rollingOut(pods)
-	return nil
+	res.pods, err = res.meshPods(ctx)
+	return err
 }
 
 // describePod tells a pod as facts. Served are the workload ports that Services map to it.
@@ -63,6 +88,7 @@ func describePod(pod *corev1.Pod, served []int32) facts.Pod {
 		Ready:         ready(pod),
 		Terminating:   !pod.DeletionTimestamp.IsZero(),
 		Membership:    membership(pod),
+		Gateway:       isGateway(pod),
 		ExcludedPorts: excludedPorts(pod, served),
 	}
 }
@@ -86,8 +112,11 @@ func membership(pod *corev1.Pod) facts.Membership {
 	switch {
 	case proxyless(pod, proxy):
 		return facts.MemberProxyless
-	case proxy == nil && pod.Annotations[annotationAmbient] == "enabled":
+	case proxy == nil && pod.Annotations[annotationAmbient] == injectionEnabled, proxyRole(proxy) == roleWaypoint:
 		return facts.MemberAmbient
+	case proxyRole(proxy) == roleRouter:
+		// A gateway has the listeners itself, so nothing has to be redirected to it, and clients need not trust its label.
+		return facts.MemberSidecar
 	case proxy == nil || pod.Spec.HostNetwork:
 		// The injector leaves pods on the host's network alone, and a proxy put there by hand can redirect nothing.
 		return facts.MemberNone
@@ -144,7 +173,7 @@ var istioPorts = map[int32]bool{
 // excludedPorts are the workload ports whose inbound traffic bypasses the proxy. A list of ports to include other than
 // "*" excludes all others, and only "*" leaves a meaning to the list of ports to exclude (istio-iptables).
 func excludedPorts(pod *corev1.Pod, served []int32) []string {
-	if sidecar(pod) == nil {
+	if sidecar(pod) == nil || isGateway(pod) {
 		return nil
 	}
 	include, exclude := redirection(pod)
@@ -297,17 +326,22 @@ func controller(pod *corev1.Pod) (kind, name string) {
 }
 
 // rollingOut are the workloads that have pods of more than one revision, or a pod that has no address yet. A workload is
-// told by its controller: several may share one name by label, each with a revision of its own.
-func rollingOut(pods []*corev1.Pod) []string {
+// told by its controller: several may share one name by label, each with a revision of its own. Qualified names have their
+// namespace before them.
+func rollingOut(pods []*corev1.Pod, qualified bool) []string {
 	revision := map[string]string{}
 	moving := map[string]bool{}
 	for _, pod := range pods {
 		kind, name := controller(pod)
-		key := kind + "/" + name
+		key := pod.Namespace + "/" + kind + "/" + name
 		hash := podRevision(pod)
 		before, seen := revision[key]
 		if seen && before != hash || pod.Status.PodIP == "" {
-			moving[workloadName(pod)] = true
+			workload := workloadName(pod)
+			if qualified {
+				workload = pod.Namespace + "/" + workload
+			}
+			moving[workload] = true
 		}
 		revision[key] = hash
 	}
@@ -330,7 +364,7 @@ func podRevision(pod *corev1.Pod) string {
 var (
 	keptAnnotations = []string{
 		annotationAmbient, annotationStatus, annotationTemplates, annotationInterception, annotationExclude,
-		annotationInclude, annotationStatusPort, annotationRevision,
+		annotationInclude, annotationStatusPort, annotationRevision, annotationInject,
 	}
 	keptEnv = []string{envGenerator, envInterception}
 )
@@ -387,6 +421,9 @@ func trimContainers(containers []corev1.Container) []corev1.Container {
 		case initContainer:
 			trimmed.Args = container.Args
 		case proxyContainer:
+			if role := proxyRole(&container); role == roleRouter || role == roleWaypoint {
+				trimmed.Args = []string{"proxy", role}
+			}
 			for _, variable := range container.Env {
 				if slices.Contains(keptEnv, variable.Name) {
 					trimmed.Env = append(trimmed.Env, variable)

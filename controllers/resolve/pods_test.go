@@ -177,6 +177,7 @@ func TestRollingOut(t *testing.T) {
 		want []string
 	}{
 		"no pods":         {nil, nil},
+		"no revision":     {[]*corev1.Pod{newPod("a", nil, func(pod *corev1.Pod) { delete(pod.Labels, labelTemplateHash) })}, nil},
 		"one revision":    {[]*corev1.Pod{newPod("a", nil), newPod("b", nil)}, nil},
 		"two revisions":   {[]*corev1.Pod{newPod("a", nil), newPod("b", nil, revision("h2")), newPod("c", nil, revision("h2"))}, []string{"web"}},
 		"without address": {[]*corev1.Pod{newPod("a", nil), newPod("b", nil, noAddress)}, []string{"web"}},
@@ -189,7 +190,7 @@ func TestRollingOut(t *testing.T) {
 			}),
 		}, nil},
 	} {
-		t.Run(name, func(t *testing.T) { diff(t, "rolling out", tc.want, rollingOut(tc.pods)) })
+		t.Run(name, func(t *testing.T) { diff(t, "rolling out", tc.want, rollingOut(tc.pods, false)) })
 	}
 }
 

@@ -112,108 +112,201 @@ func portsOf(policy *securityv1.PeerAuthentication) map[int32]v1alpha1.Mode {
 }
 
 func (res *resolution) resolvePolicies(ctx context.Context) error {
+	if res.facts.Target.Scope == v1alpha1.ScopeGateway || res.misplaced {
+		return nil
+	}
 	var own securityv1.PeerAuthentication
-	exists, err := res.get(ctx, PeerAuthenticationKind, res.profile.Namespace, res.profile.Name, &own)
+	exists, err := res.get(ctx, PeerAuthenticationKind, res.profile.Namespace, facts.PeerName(res.profile), &own)
 	if err != nil {
 		return err
 	}
 	if exists {
 		res.facts.Policy = describePolicy(&own, res.profile)
 	}
-	sets := res.policyLabels()
-	policies, err := res.findPolicies(ctx, slices.Concat(labelSets(res.pods), sets))
+	governed := res.governed()
+	policies, err := res.findPolicies(ctx, governed)
 	if err != nil || !res.has(PeerAuthenticationKind) {
 		return err
 	}
 	res.facts.CompetingPolicies = res.competing(policies)
+	res.facts.Effective = res.effective(governed, policies)
 	root := res.facts.Mesh.RootNamespace
-	res.facts.Effective = effective(root, res.profile, sets, policies)
-	// Without labels no workload policy applies, which leaves what is inherited. The profile's own object has a selector,
-	// unless somebody took it away: then it must not be its own parent.
-	parents := slices.DeleteFunc(slices.Clone(policies), func(p *securityv1.PeerAuthentication) bool {
-		return p.Name == res.profile.Name && speaksFor(p, res.profile) || metav1.IsControlledBy(p, res.profile)
-	})
-	inherited := ComposePeerMode(root, res.profile.Namespace, nil, parents)
+	inherited := ComposePeerMode(root, res.profile.Namespace, nil, res.parents(policies))
 	res.facts.Inherited, res.facts.InheritedFrom = inherited.Mode, inherited.From
 	return nil
 }
 
-// findPolicies returns the PeerAuthentications that may apply to a pod with one of the sets of labels.
-func (res *resolution) findPolicies(ctx context.Context, sets []map[string]string) ([]*securityv1.PeerAuthentication, error) {
-	policies, err := find(ctx, res.source, policiesBySelector, res.profile.Namespace, append(pairs(sets), noSelector)...)
-	if err != nil || res.profile.Namespace == res.facts.Mesh.RootNamespace {
+// parents are the policies that a target inherits from: without labels no workload policy applies to it, and of a
+// namespace's or the mesh's own scope none is its parent. A workload's own object has a selector, unless somebody took it
+// away: then it must not be its own parent.
+func (res *resolution) parents(policies []*securityv1.PeerAuthentication) []*securityv1.PeerAuthentication {
+	return slices.DeleteFunc(slices.Clone(policies), func(p *securityv1.PeerAuthentication) bool {
+		switch res.facts.Target.Scope {
+		case v1alpha1.ScopeMesh:
+			return true
+		case v1alpha1.ScopeNamespace:
+			return p.Namespace != res.facts.Mesh.RootNamespace
+		case v1alpha1.ScopeWorkload, v1alpha1.ScopeGateway:
+		}
+		return res.speaksAsPeer(p) || metav1.IsControlledBy(p, res.profile)
+	})
+}
+
+// findPolicies returns the PeerAuthentications that may apply to one of the pods, or to a pod of the target.
+func (res *resolution) findPolicies(ctx context.Context, governed []subject) ([]*securityv1.PeerAuthentication, error) {
+	namespace, root := res.profile.Namespace, res.facts.Mesh.RootNamespace
+	var policies []*securityv1.PeerAuthentication
+	var err error
+	switch res.facts.Target.Scope {
+	case v1alpha1.ScopeMesh:
+		return listAll(ctx, res.source, policiesBySelector, "")
+	case v1alpha1.ScopeNamespace:
+		policies, err = listAll(ctx, res.source, policiesBySelector, namespace)
+	case v1alpha1.ScopeWorkload, v1alpha1.ScopeGateway:
+		sets := labelSets(res.pods)
+		for _, pod := range governed {
+			sets = append(sets, pod.labels)
+		}
+		policies, err = find(ctx, res.source, policiesBySelector, namespace, append(pairs(sets), noSelector)...)
+	}
+	if err != nil || namespace == root {
 		return policies, err
 	}
-	mesh, err := find(ctx, res.source, policiesBySelector, res.facts.Mesh.RootNamespace, noSelector)
+	mesh, err := find(ctx, res.source, policiesBySelector, root, noSelector)
 	return append(policies, mesh...), err
 }
 
-// policyLabels are the labels of the pods whose mode is told. Pods outside the mesh are not among them: no policy
-// applies to them, and they are reported apart. Without pods it is a pod with just the labels that the target asks for,
-// or, if the target is lost, those that the profile's own object asks for, since what is in force stays.
-func (res *resolution) policyLabels() []map[string]string {
-	var sets []map[string]string
+// governed are the pods whose mode is told. Pods outside the mesh are not among them, nor gateways: no policy applies to
+// them, and they are reported apart. Without pods it is a pod with just the labels that the target asks for, or, if the
+// target is lost, those that the profile's own object asks for, since what is in force stays.
+func (res *resolution) governed() []subject {
+	var all []subject
 	for _, pod := range res.pods {
 		switch membership(pod) {
 		case facts.MemberNone, facts.MemberNoInterception:
 		default:
-			sets = append(sets, pod.Labels)
-		}
-	}
-	switch {
-	case len(sets) > 0:
-		return sets
-	case len(res.facts.Target.Selector) > 0:
-		return []map[string]string{res.facts.Target.Selector}
-	case res.facts.Policy.Owned && len(res.facts.Policy.Selector) > 0:
-		return []map[string]string{res.facts.Policy.Selector}
-	default:
-		return nil
-	}
-}
-
-// effective is the weakest mode over pods with these labels and over the ports that the profile does not except; empty
-// without any.
-func effective(root string, profile *v1alpha1.ServiceSecurityProfile, sets []map[string]string, policies []*securityv1.PeerAuthentication) v1alpha1.Mode {
-	var excepted []v1alpha1.PortMTLS
-	if profile.Spec.MTLS != nil {
-		excepted = profile.Spec.MTLS.PortLevel
-	}
-	var weakest v1alpha1.Mode
-	for _, labels := range sets {
-		weakest = facts.Weaker(weakest, Weakest(ComposePeerMode(root, profile.Namespace, labels, policies).Form, excepted))
-	}
-	return weakest
-}
-
-// competing are the other workload policies that match a target pod. Those of profiles that are in conflict with this
-// one are left out: the conflict says it, and they go when it is resolved.
-func (res *resolution) competing(policies []*securityv1.PeerAuthentication) []facts.CompetingPolicy {
-	if res.profile.Namespace == res.facts.Mesh.RootNamespace {
-		return nil
-	}
-	var own *securityv1.PeerAuthentication
-	for _, policy := range policies {
-		if policy.Name == res.profile.Name && speaksFor(policy, res.profile) {
-			own = policy
-		}
-	}
-	var all []facts.CompetingPolicy
-	for _, policy := range policies {
-		if policy.Name == res.profile.Name || policy.Namespace != res.profile.Namespace || res.ofRival(policy) {
-			continue
-		}
-		for _, pod := range res.pods {
-			if matches(policy.Spec.GetSelector().GetMatchLabels(), pod.Labels) {
-				all = append(all, facts.CompetingPolicy{
-					Namespace: policy.Namespace, Name: policy.Name, Pod: pod.Name,
-					Wins: own == nil || olderThan(policy, own),
-				})
-				break
+			if !isGateway(pod) {
+				all = append(all, subject{pod.Namespace, pod.Labels})
 			}
 		}
 	}
+	stand := subject{namespace: res.profile.Namespace}
+	switch {
+	case len(all) > 0:
+		return all
+	case wide(res.profile.Spec.Target.Kind):
+	case len(res.facts.Target.Selector) > 0:
+		stand.labels = res.facts.Target.Selector
+	case res.facts.Policy.Owned && len(res.facts.Policy.Selector) > 0:
+		stand.labels = res.facts.Policy.Selector
+	default:
+		return nil
+	}
+	return []subject{stand}
+}
+
+// effective is the weakest mode over the pods and over the ports that the profile does not except; empty without any.
+func (res *resolution) effective(governed []subject, policies []*securityv1.PeerAuthentication) v1alpha1.Mode {
+	var excepted []v1alpha1.PortMTLS
+	if res.profile.Spec.MTLS != nil {
+		excepted = res.profile.Spec.MTLS.PortLevel
+	}
+	root := res.facts.Mesh.RootNamespace
+	spaces := map[string][]*securityv1.PeerAuthentication{}
+	for _, policy := range policies {
+		spaces[policy.Namespace] = append(spaces[policy.Namespace], policy)
+	}
+	var weakest v1alpha1.Mode
+	told := map[string]bool{}
+	for _, pod := range governed {
+		near := spaces[pod.namespace]
+		// Where no policy has a selector, one pod stands for its whole namespace.
+		alike := !slices.ContainsFunc(near, func(p *securityv1.PeerAuthentication) bool {
+			return len(p.Spec.GetSelector().GetMatchLabels()) > 0
+		})
+		if alike && told[pod.namespace] {
+			continue
+		}
+		told[pod.namespace] = true
+		if pod.namespace != root {
+			near = slices.Concat(near, spaces[root])
+		}
+		mode := Weakest(ComposePeerMode(root, pod.namespace, pod.labels, near).Form, excepted)
+		weakest = facts.Weaker(weakest, mode)
+		res.overridden(pod, mode, near)
+	}
+	slices.Sort(res.facts.Overrides)
+	return weakest
+}
+
+// overridden notes the policy that makes a pod of a whole namespace, or of the mesh, weaker than the profile asks.
+func (res *resolution) overridden(pod subject, mode v1alpha1.Mode, policies []*securityv1.PeerAuthentication) {
+	scope, mtls := res.facts.Target.Scope, res.profile.Spec.MTLS
+	whole := scope == v1alpha1.ScopeNamespace || scope == v1alpha1.ScopeMesh
+	if !whole || mtls == nil || mode == mtls.Mode || facts.Weaker(mode, mtls.Mode) != mode {
+		return
+	}
+	_, space, workload := oldestOfEach(res.facts.Mesh.RootNamespace, pod.namespace, pod.labels, policies)
+	if workload == nil && scope == v1alpha1.ScopeMesh {
+		workload = space
+	}
+	if workload == nil {
+		return // it is the profile's own that is not written yet, or one that competes with it
+	}
+	if name := workload.Namespace + "/" + workload.Name; !slices.Contains(res.facts.Overrides, name) {
+		res.facts.Overrides = append(res.facts.Overrides, name)
+	}
+}
+
+// competing are the other policies of the target's scope: those that match one of its pods or, of a whole namespace or the
+// mesh, those without a selector beside its own. Those of profiles that are in conflict with this one are left out: the
+// conflict says it, and they go when it is resolved.
+func (res *resolution) competing(policies []*securityv1.PeerAuthentication) []facts.CompetingPolicy {
+	if res.facts.Target.Scope == v1alpha1.ScopeWorkload && res.profile.Namespace == res.facts.Mesh.RootNamespace {
+		return nil
+	}
+	var own *securityv1.PeerAuthentication
+	if at := slices.IndexFunc(policies, res.speaksAsPeer); at >= 0 {
+		own = policies[at]
+	}
+	var all []facts.CompetingPolicy
+	for _, policy := range policies {
+		if policy.Name == facts.PeerName(res.profile) || policy.Namespace != res.profile.Namespace || res.ofRival(policy) {
+			continue
+		}
+		if pod, ok := res.contested(policy.Spec.GetSelector().GetMatchLabels()); ok {
+			all = append(all, facts.CompetingPolicy{
+				Namespace: policy.Namespace, Name: policy.Name, Pod: pod,
+				Wins: own == nil || olderThan(policy, own),
+			})
+		}
+	}
 	return all
+}
+
+// speaksAsPeer says that a policy is the profile's own, or waits for its adoption under its name.
+func (res *resolution) speaksAsPeer(policy *securityv1.PeerAuthentication) bool {
+	return policy.Name == facts.PeerName(res.profile) && policy.Namespace == res.profile.Namespace && speaksFor(policy, res.profile)
+}
+
+// contested says whether a policy with this selector is of the target's scope, and names a pod that it is about; a whole
+// namespace or the mesh may have none.
+func (res *resolution) contested(selector map[string]string) (pod string, ok bool) {
+	if wide(res.profile.Spec.Target.Kind) {
+		if len(selector) > 0 {
+			return "", false
+		}
+		if len(res.pods) > 0 {
+			pod = res.pods[0].Name
+		}
+		return pod, true
+	}
+	for _, pod := range res.pods {
+		if matches(selector, pod.Labels) {
+			return pod.Name, true
+		}
+	}
+	return "", false
 }
 
 func (res *resolution) ofRival(obj client.Object) bool {
@@ -238,7 +331,7 @@ func describePolicy(policy *securityv1.PeerAuthentication, profile *v1alpha1.Ser
 	described := facts.Policy{
 		Exists:   true,
 		Owned:    speaksFor(policy, profile),
-		Form:     facts.Form{Mode: modeOf(policy.Spec.GetMtls()), Ports: portsOf(policy)},
+		Form:     formOf(policy),
 		Selector: maps.Clone(policy.Spec.GetSelector().GetMatchLabels()),
 	}
 	if !metav1.IsControlledBy(policy, profile) {

@@ -72,7 +72,7 @@ func (res *resolution) resolvePorts(context.Context) error {
 	for _, service := range res.services {
 		for _, port := range service.Spec.Ports {
 			if tcp(port.Protocol) {
-				targets := targetsOf(port, res.endpoints[service.Name])
+				targets := targetsOf(port, res.endpointsOf(service))
 				mappings = append(mappings, ServiceMapping{Service: service.Name, Port: port.Port, Targets: targets})
 			}
 		}

@@ -27,8 +27,8 @@ type Resolver struct {
 	RootNamespace string
 	// ClusterDomain is the cluster's DNS domain; DefaultClusterDomain if empty.
 	ClusterDomain string
-	// Installed says whether the API server serves PeerAuthenticationKind or DestinationRuleKind, and for a cache, that it
-	// is indexed. If it is nil, or says so of a kind that is gone, the reader's answer is believed.
+	// Installed says whether the API server serves one of the kinds that may be absent, and for a cache, that it is
+	// indexed. If it is nil, or says so of a kind that is gone, the reader's answer is believed.
 	Installed func(schema.GroupVersionKind) bool
 
 	live bool
@@ -66,14 +66,23 @@ type resolution struct {
 
 	// revision of the control plane that the profile's namespace asks for; empty for the default one.
 	revision string
+	// misplaced says that the profile is for the mesh, and not in a root namespace.
+	misplaced bool
+	// gateway is the Gateway that is the target.
+	gateway *Gateway
 	// pods of the target.
 	pods []*corev1.Pod
-	// services select a target pod, or are the target.
+	// everyPod is every pod of the target's namespace or, for the mesh, of the cluster, that is not finished. It is not
+	// needed for other targets.
+	everyPod []*corev1.Pod
+	// services select a target pod, or are the target; for a whole namespace or the mesh they are all there are.
 	services []*corev1.Service
-	// endpoints are the pods of each of these Services by its name.
-	endpoints map[string][]*corev1.Pod
+	// endpoints are the pods of each of these Services.
+	endpoints map[types.NamespacedName][]*corev1.Pod
 	// rivals are the profiles that are in conflict with this one, winners and losers, by UID.
 	rivals map[types.UID]bool
+	// tokenRivals are those in conflict about tokens.
+	tokenRivals map[types.UID]bool
 }
 
 // Resolve reads what is to be known of a profile. It fails only for what may pass, such as an API server that does not
@@ -85,11 +94,16 @@ func (r *Resolver) Resolve(ctx context.Context, profile *v1alpha1.ServiceSecurit
 		res.resolveTarget,
 		res.resolvePods,
 		res.resolveMesh,
+		res.resolveReach,
 		res.resolveHosts,
 		res.resolvePorts,
+		res.resolveProtocols,
 		res.resolveConflicts,
 		res.resolvePolicies,
+		res.resolveWildcard,
 		res.resolveRules,
+		res.resolveForeign,
+		res.resolveCallers,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -98,6 +112,8 @@ func (r *Resolver) Resolve(ctx context.Context, profile *v1alpha1.ServiceSecurit
 	}
 	res.facts.Mesh.PeerAuthentications = res.has(PeerAuthenticationKind)
 	res.facts.Mesh.DestinationRules = res.has(DestinationRuleKind)
+	res.facts.Mesh.RequestAuthentications = res.has(RequestAuthenticationKind)
+	res.facts.Mesh.AuthorizationPolicies = res.has(AuthorizationPolicyKind)
 	return res.facts, nil
 }
 

@@ -41,7 +41,7 @@ func TestResolveService(t *testing.T) {
 	a.ExcludedPorts = []string{"8080"}
 	c.Membership, c.Restarts = facts.MemberNone, 0
 	want := facts.Facts{
-		Mesh:   facts.Mesh{PeerAuthentications: true, DestinationRules: true, RootNamespace: "istio-system", TrustDomain: "td", AutoMTLS: true},
+		Mesh:   facts.Mesh{PeerAuthentications: true, DestinationRules: true, RequestAuthentications: true, AuthorizationPolicies: true, RootNamespace: "istio-system", TrustDomain: "td", AutoMTLS: true},
 		Target: facts.Target{Scope: v1alpha1.ScopeWorkload, Selector: web},
 		Pods:   []facts.Pod{a, b, c},
 		Hosts: []facts.Host{{
@@ -50,6 +50,7 @@ func TestResolveService(t *testing.T) {
 		}},
 		Policy:    facts.Policy{Exists: true, Owned: true, Form: facts.Form{Mode: permissive}, Selector: web},
 		Effective: permissive, Inherited: permissive,
+		Ports: []facts.WorkloadPort{{Port: 8080, Protocol: facts.ProtocolHTTP}},
 	}
 	diff(t, "facts", want, mustResolve(t, r, profile))
 }
@@ -156,13 +157,7 @@ func TestTargets(t *testing.T) {
 		}},
 		"not the root namespace any more": {inRoot, []client.Object{meshMap("istio", "rootNamespace: root")}, nil},
 		"root namespace without mtls":     {edited(inRoot.DeepCopy(), sections(false, false, true)), nil, nil},
-		"Gateway": {newProfile("p", 0, v1alpha1.Target{Kind: v1alpha1.TargetGateway, Name: "g"}, strict), nil, &facts.Problem{
-			Reason: v1alpha1.ReasonUnsupported, Message: "Target kind Gateway is not supported yet: create the profile with target kind Service or Workload.",
-		}},
-		"Mesh": {edited(inRoot.DeepCopy(), func(p *v1alpha1.ServiceSecurityProfile) { p.Spec.Target = v1alpha1.Target{Kind: v1alpha1.TargetMesh} }), nil, &facts.Problem{
-			Reason: v1alpha1.ReasonUnsupported, Message: "Target kind Mesh is not supported yet: create the profile with target kind Service or Workload.",
-		}},
-		"Workload without a selector": {newProfile("p", 0, v1alpha1.Target{Kind: v1alpha1.TargetWorkload}, strict), []client.Object{newPod("a", web)}, nil},
+		"Workload without a selector":     {newProfile("p", 0, v1alpha1.Target{Kind: v1alpha1.TargetWorkload}, strict), []client.Object{newPod("a", web)}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := mustResolve(t, cluster(t, append(tc.objects, tc.profile)...), tc.profile)
@@ -218,14 +213,40 @@ func typeName(obj any) string {
 
 func busyCluster(t testing.TB) (*Resolver, *v1alpha1.ServiceSecurityProfile) {
 	web := tags{"app": "web"}
-	profile := newProfile("secure", 10, toWorkload(web), strict)
-	return cluster(t, profile, newProfile("other", 20, toService("web"), strict), newNamespace("foo"), meshMap("istio", ""), newService("web", web, port(80, 8080)),
-		newPod("web-a", web), owned(newPolicy("foo", "secure", 10, web, permissive), profile), newRule("shop", "off", webHost, "DISABLE")), profile
+	at := placed{selector: web}
+	profile := edited(newProfile("secure", 10, toWorkload(web), strict), issuing("", "x"), func(p *v1alpha1.ServiceSecurityProfile) {
+		p.Spec.Authorization = &v1alpha1.Authorization{DeniedCallers: []v1alpha1.Caller{{Name: "x"}}}
+	})
+	lead := func(name string, target v1alpha1.Target) *v1alpha1.ServiceSecurityProfile {
+		return edited(newProfile(name, 5, target, strict), sections(true, true, true))
+	}
+	space, mesh := lead("lead", toNamespace), in(root, lead("lead", toMesh))
+	return cluster(
+		t, profile, newProfile("other", 20, toService("web"), strict), newNamespace("foo"), meshMap("istio", ""), newService("web", web, port(80, 8080)),
+		newPod("web-a", web), owned(newPolicy("foo", "secure", 10, web, permissive), profile), owned(newPolicy("foo", "other", 10, web, permissive), newProfile("other", 20, toService("web"), strict)),
+		owned(newTokens("foo", "secure", at, "x"), profile), owned(newAccess("foo", "secure-token", at, deny), profile),
+		owned(newAccess("foo", "secure", at, allow), profile), owned(newAccess("foo", "secure-deny", at, deny), profile), newRule("shop", "off", webHost, "DISABLE"),
+		space, owned(newPolicy("foo", "default", 5, nil, strict), space), mesh, newGateway("gw"),
+	), profile
 }
 
 func TestResolveErrors(t *testing.T) {
 	base, profile := busyCluster(t)
-	for _, profile := range []*v1alpha1.ServiceSecurityProfile{profile, newProfile("other", 20, toService("web"), strict)} {
+	all := sections(true, true, true)
+	naming := func(profile *v1alpha1.ServiceSecurityProfile) {
+		profile.Spec.Authorization.AllowedCallers = []v1alpha1.Caller{{
+			Name: "x", ServiceAccounts: []v1alpha1.ServiceAccountRef{"here"}, Namespaces: []v1alpha1.NamespaceName{"shop"},
+		}}
+	}
+	always := func(profile *v1alpha1.ServiceSecurityProfile) {
+		profile.Spec.MTLS.DestinationRule = v1alpha1.DestinationRuleAlways
+	}
+	for _, profile := range []*v1alpha1.ServiceSecurityProfile{
+		profile, newProfile("other", 20, toService("web"), strict), edited(newProfile("other", 20, toService("web"), strict), all, naming),
+		edited(newProfile("space", 20, toNamespace, strict), all, naming, always), in(root, edited(newProfile("mesh", 20, toMesh, strict), all, naming, always)),
+		in("bar", newProfile("misplaced", 20, toMesh, strict)), edited(newProfile("gateway", 20, toGatewayAPI("gw"), strict), sections(false, true, true)),
+		in(root, edited(newProfile("web", 20, toWorkload(tags{"app": "web"}), strict), sections(false, true, true))),
+	} {
 		for _, live := range []bool{false, true} {
 			for fail := 1; failRead(t, base, profile, live, fail); fail++ {
 			}
@@ -248,7 +269,7 @@ func failRead(t *testing.T, base *Resolver, profile *v1alpha1.ServiceSecurityPro
 	}
 	got, err := r.Resolve(t.Context(), profile)
 	if len(*reads) < fail {
-		if err != nil || fail < 10 {
+		if err != nil || fail < 3 {
 			t.Errorf("Resolve made %d reads and said %v, want more reads and no error", len(*reads), err)
 		}
 		return false

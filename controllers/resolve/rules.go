@@ -173,6 +173,9 @@ func (res *resolution) resolveRules(ctx context.Context) error {
 	if err := res.ownRules(ctx); err != nil {
 		return err
 	}
+	if wide(res.profile.Spec.Target.Kind) {
+		return res.wideRules(ctx)
+	}
 	strict := strictPorts(res.profile)
 	domain := res.resolver.clusterDomain()
 	var keys []string
@@ -183,15 +186,52 @@ func (res *resolution) resolveRules(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What profiles generate is no one else's rule, and it hides none: what it hides must be known before it is written,
-	// and after that nothing may have changed. A rule that waits for its adoption is as good as the profile's.
-	rules = slices.DeleteFunc(rules, func(rule *networkingv1.DestinationRule) bool {
-		return generated(rule) || rule.Namespace == res.profile.Namespace &&
-			slices.ContainsFunc(res.facts.Rules, func(own facts.Rule) bool { return own.Owned && own.Name == rule.Name })
-	})
+	rules = res.othersRules(rules)
 	for _, service := range res.services {
 		res.clientRules(service, rules, strict)
 	}
+	return nil
+}
+
+// othersRules leaves out what profiles generate, which is no one else's rule, and hides none: what it hides must be known
+// before it is written, and after that nothing may have changed. A rule that waits for its adoption is as good as the
+// profile's.
+func (res *resolution) othersRules(rules []*networkingv1.DestinationRule) []*networkingv1.DestinationRule {
+	return slices.DeleteFunc(rules, func(rule *networkingv1.DestinationRule) bool {
+		return generated(rule) || rule.Namespace == res.profile.Namespace &&
+			slices.ContainsFunc(res.facts.Rules, func(own facts.Rule) bool { return own.Owned && own.Name == rule.Name })
+	})
+}
+
+// wideRules notes the rules that break clients of a namespace's or the mesh's Services under STRICT. Those that break none
+// are not worth a mention: there may be one for every Service, and the profile has rules for none of them alone.
+func (res *resolution) wideRules(ctx context.Context) error {
+	strict := strictPorts(res.profile)
+	if !strict(0) {
+		return nil
+	}
+	rules, err := listAll(ctx, res.source, rulesByHost, "")
+	if err != nil {
+		return err
+	}
+	byKey := map[string][]*networkingv1.DestinationRule{}
+	for _, rule := range res.othersRules(rules) {
+		key := hostKey(rule.Spec.GetHost(), rule.Namespace)
+		byKey[key] = append(byKey[key], rule)
+	}
+	domain := res.resolver.clusterDomain()
+	for _, service := range res.services {
+		if !slices.ContainsFunc(res.endpointsOf(service), takesMutualTLS) {
+			continue
+		}
+		var near []*networkingv1.DestinationRule
+		for _, key := range hostKeys(Host(service.Name, service.Namespace, domain), service.Name, service.Namespace) {
+			near = append(near, byKey[key]...)
+		}
+		sortByName(near)
+		res.clientRules(service, near, strict)
+	}
+	res.facts.ClientRules = slices.DeleteFunc(res.facts.ClientRules, func(rule facts.ClientRule) bool { return rule.TLS == "" })
 	return nil
 }
 
@@ -199,7 +239,7 @@ func (res *resolution) resolveRules(ctx context.Context) error {
 func (res *resolution) clientRules(service *corev1.Service, rules []*networkingv1.DestinationRule, strict func(int32) bool) {
 	domain := res.resolver.clusterDomain()
 	host := Host(service.Name, service.Namespace, domain)
-	ports := describePorts(service, res.endpoints[service.Name])
+	ports := describePorts(service, res.endpointsOf(service))
 	for _, rule := range ApplyingRules(host, service.Namespace, res.facts.Mesh.RootNamespace, domain, rules) {
 		noted := facts.ClientRule{Namespace: rule.Namespace, Name: rule.Name, Host: host}
 		settings := BreakingTLS(&rule.Spec, ports, strict)
@@ -233,6 +273,24 @@ func rulePorts(rule *networkingv1.DestinationRule) map[int32]facts.TLS {
 	return ports
 }
 
+// ruleNames are the names of the rules that the profile would need.
+func (res *resolution) ruleNames() []string {
+	var names []string
+	add := func(service string) {
+		names = append(names, facts.RuleName(res.profile.Name, res.profile.Spec.Target.Kind, service))
+	}
+	for _, host := range res.facts.Hosts {
+		add(host.Service)
+	}
+	if wildcard := res.facts.Wildcard; wildcard != nil {
+		add("")
+		for _, exempt := range wildcard.Exempt {
+			add(exempt.Name)
+		}
+	}
+	return names
+}
+
 // ownRules notes the live rules that the profile owns, and those that have a name it would need.
 func (res *resolution) ownRules(ctx context.Context) error {
 	owned, err := find(ctx, res.source, rulesByOwner, res.profile.Namespace, string(res.profile.UID))
@@ -243,8 +301,7 @@ func (res *resolution) ownRules(ctx context.Context) error {
 	for _, rule := range owned {
 		have[rule.Name] = true
 	}
-	for _, host := range res.facts.Hosts {
-		name := facts.RuleName(res.profile.Name, res.profile.Spec.Target.Kind, host.Service)
+	for _, name := range res.ruleNames() {
 		if have[name] {
 			continue
 		}

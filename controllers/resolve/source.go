@@ -111,6 +111,22 @@ func find[T client.Object](ctx context.Context, s *source, ix index[T], namespac
 	return found, nil
 }
 
+// listAll returns all objects of a namespace, or of all if it is empty, ordered by namespace and name.
+func listAll[T client.Object](ctx context.Context, s *source, ix index[T], namespace string) ([]T, error) {
+	items, err := s.list(ctx, ix.kind, ix.newList(), client.InNamespace(namespace))
+	if err != nil {
+		return nil, err
+	}
+	found := make([]T, 0, len(items))
+	for _, item := range items {
+		if obj, ok := item.(T); ok {
+			found = append(found, obj)
+		}
+	}
+	sortByName(found)
+	return found, nil
+}
+
 // findPods returns the pods of a namespace that a selector matches and that are not finished, ordered by name. An empty
 // selector matches nothing, as a Service's does.
 func findPods(ctx context.Context, s *source, namespace string, selector map[string]string) ([]*corev1.Pod, error) {

@@ -16,15 +16,6 @@ import (
 var core schema.GroupVersionKind
 
 func (res *resolution) resolveTarget(ctx context.Context) error {
-	target := res.profile.Spec.Target
-	switch target.Kind {
-	case v1alpha1.TargetService, v1alpha1.TargetWorkload:
-		res.facts.Target.Scope = v1alpha1.ScopeWorkload
-	default:
-		res.problem(v1alpha1.ReasonUnsupported, "",
-			fmt.Sprintf("Target kind %s is not supported yet: create the profile with target kind Service or Workload.", target.Kind))
-		return nil
-	}
 	var namespace corev1.Namespace
 	found, err := res.get(ctx, core, "", res.profile.Namespace, &namespace)
 	if err != nil {
@@ -36,18 +27,35 @@ func (res *resolution) resolveTarget(ctx context.Context) error {
 			"Namespace %q is being deleted, and nothing is written into it: create the profile in another namespace, or wait until it goes too.",
 			namespace.Name))
 	}
-	if target.Kind == v1alpha1.TargetWorkload {
+	switch target := res.profile.Spec.Target; target.Kind {
+	case v1alpha1.TargetMesh:
+		return res.resolveMeshTarget(ctx)
+	case v1alpha1.TargetNamespace:
+		res.facts.Target.Scope = v1alpha1.ScopeNamespace
+		return nil
+	case v1alpha1.TargetGateway:
+		return res.resolveGateway(ctx)
+	case v1alpha1.TargetWorkload:
+		res.facts.Target.Scope = v1alpha1.ScopeWorkload
 		res.facts.Target.Selector = workloadSelector(target)
 		return nil
+	case v1alpha1.TargetService:
 	}
+	return res.resolveService(ctx)
+}
+
+// resolveService finds the Service that is the target.
+func (res *resolution) resolveService(ctx context.Context) error {
+	res.facts.Target.Scope = v1alpha1.ScopeWorkload
+	name := res.profile.Spec.Target.Name
 	var service corev1.Service
-	found, err = res.get(ctx, core, res.profile.Namespace, target.Name, &service)
+	found, err := res.get(ctx, core, res.profile.Namespace, name, &service)
 	if err != nil {
 		return err
 	}
 	if !found {
 		res.problem(v1alpha1.ReasonTargetNotFound, "", fmt.Sprintf(
-			"Service %q does not exist in namespace %q: create it, or delete the profile.", target.Name, res.profile.Namespace))
+			"Service %q does not exist in namespace %q: create it, or delete the profile.", name, res.profile.Namespace))
 		return nil
 	}
 	if problem := serviceProblem(&service); problem != "" {

@@ -7,13 +7,16 @@ package v1alpha1
 //
 // DryRunCount is what a dry run has counted on one port.
 type DryRunCountApplyConfiguration struct {
-	// port is the workload port; 0 stands for ports that no Service maps.
+	// port is the workload port; 0 stands for ports that no Service maps, and for
+	// all TCP connections, which the proxies count together.
 	Port *int32 `json:"port,omitempty"`
 	// allowed are the requests, or connections of a TCP port, that would have
-	// been let in.
+	// been let in; at most, where both allowedCallers and deniedCallers are
+	// counted.
 	Allowed *int64 `json:"allowed,omitempty"`
 	// refused are the requests, or connections of a TCP port, that would have
-	// been refused.
+	// been refused; at least, where both allowedCallers and deniedCallers are
+	// counted.
 	Refused *int64 `json:"refused,omitempty"`
 }
 

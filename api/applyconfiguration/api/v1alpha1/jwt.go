@@ -13,7 +13,8 @@ import (
 type JWTApplyConfiguration struct {
 	// requirement says what happens to a request without a token. Required, the
 	// default, refuses it with 403. Optional lets it through. A token that is
-	// invalid, expired or of another issuer is refused with 401 in either case.
+	// invalid, expired or of another issuer is refused with 401 in either case,
+	// and one for another audience with 403.
 	Requirement *apiv1alpha1.TokenRequirement `json:"requirement,omitempty"`
 	// exemptPaths are paths that need no token, such as health checks. A bad
 	// token is still refused there, and authorization still applies. It cannot

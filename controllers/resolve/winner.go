@@ -1,0 +1,119 @@
+package resolve
+
+import (
+	"context"
+
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+)
+
+// winnerLive says whether what the winner of a section has is in the cluster, for every pod of the profile's target: a
+// winner that reaches some of them takes nothing off the others.
+func (res *resolution) winnerLive(ctx context.Context, contest Contest) (bool, error) {
+	winner := contest.Winner.Profile
+	switch contest.Section {
+	case v1alpha1.SectionMTLS:
+		return res.peerLive(ctx, winner)
+	case v1alpha1.SectionJWT:
+		return res.tokensLive(ctx, winner)
+	default:
+		return res.callersLive(ctx, winner)
+	}
+}
+
+// peerLive says so of the winner's PeerAuthentication, which must be no weaker than the profile's own on any port.
+func (res *resolution) peerLive(ctx context.Context, winner *v1alpha1.ServiceSecurityProfile) (bool, error) {
+	var theirs, ours securityv1.PeerAuthentication
+	live, err := res.owned(ctx, PeerAuthenticationKind, winner, facts.PeerName(winner), &theirs)
+	if err != nil || !live {
+		return false, err
+	}
+	selector := theirs.Spec.GetSelector().GetMatchLabels()
+	for _, pod := range res.subjects() {
+		if len(selector) > 0 && !matches(selector, pod.labels) {
+			return false, nil
+		}
+	}
+	own, err := res.owned(ctx, PeerAuthenticationKind, res.profile, facts.PeerName(res.profile), &ours)
+	if err != nil || !own {
+		return err == nil, err
+	}
+	return noWeaker(formOf(&theirs), formOf(&ours)), nil
+}
+
+// tokensLive says so of the winner's RequestAuthentication and of the policy that demands a token.
+func (res *resolution) tokensLive(ctx context.Context, winner *v1alpha1.ServiceSecurityProfile) (bool, error) {
+	var tokens securityv1.RequestAuthentication
+	live, err := res.owned(ctx, RequestAuthenticationKind, winner, facts.TokensName(winner.Name), &tokens)
+	if err != nil || !live || !res.covers(&tokens.Spec, winner.Namespace) {
+		return false, err
+	}
+	if !demandsToken(winner) {
+		return true, nil
+	}
+	return res.accessLive(ctx, winner, facts.TokenName(winner.Name))
+}
+
+// callersLive says so of the winner's policies about callers.
+func (res *resolution) callersLive(ctx context.Context, winner *v1alpha1.ServiceSecurityProfile) (bool, error) {
+	var names []string
+	if winner.Spec.Authorization.Default != v1alpha1.DefaultAllow {
+		names = append(names, facts.AllowName(winner.Name))
+	}
+	if len(winner.Spec.Authorization.DeniedCallers) > 0 {
+		names = append(names, facts.DenyName(winner.Name))
+	}
+	for _, name := range names {
+		if live, err := res.accessLive(ctx, winner, name); err != nil || !live {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func (res *resolution) accessLive(ctx context.Context, winner *v1alpha1.ServiceSecurityProfile, name string) (bool, error) {
+	var policy securityv1.AuthorizationPolicy
+	live, err := res.owned(ctx, AuthorizationPolicyKind, winner, name, &policy)
+	return live && res.covers(&policy.Spec, winner.Namespace), err
+}
+
+// owned reads an object and says whether the profile controls it.
+func (res *resolution) owned(ctx context.Context, kind schema.GroupVersionKind, profile *v1alpha1.ServiceSecurityProfile, name string, obj client.Object) (bool, error) {
+	found, err := res.get(ctx, kind, profile.Namespace, name, obj)
+	return found && metav1.IsControlledBy(obj, profile), err
+}
+
+// covers says whether a policy applies to every pod of the target.
+func (res *resolution) covers(spec placement, namespace string) bool {
+	for _, pod := range res.subjects() {
+		if !applies(spec, namespace, res.facts.Mesh.RootNamespace, pod) {
+			return false
+		}
+	}
+	return true
+}
+
+func formOf(policy *securityv1.PeerAuthentication) facts.Form {
+	return facts.Form{Mode: modeOf(policy.Spec.GetMtls()), Ports: portsOf(policy)}
+}
+
+// noWeaker says whether a form is no weaker than another on every port. One that is unset may turn out to be anything.
+func noWeaker(form, than facts.Form) bool {
+	ports := []int32{0}
+	for _, f := range []facts.Form{form, than} {
+		for port := range f.Ports {
+			ports = append(ports, port)
+		}
+	}
+	for _, port := range ports {
+		if got, least := form.At(port), than.At(port); least != "" && (got == "" || facts.Weaker(got, least) != least) {
+			return false
+		}
+	}
+	return true
+}
