@@ -13,6 +13,9 @@ import (
 func destinationRule(namespace string, client plan.Client) *networkingv1.DestinationRule {
 	object := &networkingv1.DestinationRule{ObjectMeta: meta(namespace, client.Name)}
 	object.Spec.Host = client.Host
+	if client.TLS == facts.TLSUnset && len(client.Ports) == 0 {
+		return object // the host alone, so that auto-mTLS decides whatever wider rules say
+	}
 	object.Spec.TrafficPolicy = &networkingapi.TrafficPolicy{Tls: clientTLS(client.TLS)}
 	for _, port := range client.Ports {
 		object.Spec.TrafficPolicy.PortLevelSettings = append(object.Spec.TrafficPolicy.PortLevelSettings, portSettings(port))

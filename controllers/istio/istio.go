@@ -3,13 +3,17 @@
 package istio
 
 import (
+	"maps"
 	"time"
 
+	securityapi "istio.io/api/security/v1beta1"
+	typeapi "istio.io/api/type/v1beta1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/plan"
 )
 
@@ -17,26 +21,48 @@ import (
 type Objects struct {
 	// PeerAuthentication is nil for none.
 	PeerAuthentication *securityv1.PeerAuthentication
-	// KeepPeerAuthentication says that the live one must be left exactly as it is.
-	KeepPeerAuthentication bool
+	// KeepPeerAuthentication says that the live one must be left exactly as it is; the others likewise.
+	KeepPeerAuthentication, KeepDestinationRules, KeepRequestAuthentication bool
 	// AfterDestinationRules says that the PeerAuthentication must outlive the DestinationRules when the profile goes.
 	AfterDestinationRules bool
 	// DestinationRules ordered by name.
 	DestinationRules []*networkingv1.DestinationRule
+	// RequestAuthentication is nil for none.
+	RequestAuthentication *securityv1.RequestAuthentication
+	// AuthorizationPolicies ordered by name.
+	AuthorizationPolicies []*securityv1.AuthorizationPolicy
+	// KeepAuthorizationPolicies are the names of those that must be left exactly as they are.
+	KeepAuthorizationPolicies []string
 }
 
 // managedBy marks the objects for people; ownership is told by the controller reference alone.
 const managedBy = "servicesecurity-operator"
 
-// Render writes the intent as Istio objects.
-func Render(intent plan.Intent) Objects {
-	out := Objects{KeepPeerAuthentication: intent.KeepPeer}
+// Render writes the intent of a profile as Istio objects.
+func Render(profile string, intent plan.Intent) Objects {
+	out := Objects{
+		KeepPeerAuthentication:    intent.KeepPeer || intent.Keeps(v1alpha1.SectionMTLS),
+		KeepDestinationRules:      intent.Keeps(v1alpha1.SectionMTLS),
+		KeepRequestAuthentication: intent.Keeps(v1alpha1.SectionJWT),
+	}
+	if intent.Keeps(v1alpha1.SectionJWT) {
+		out.KeepAuthorizationPolicies = append(out.KeepAuthorizationPolicies, facts.TokenName(profile))
+	}
+	if intent.Keeps(v1alpha1.SectionAuthorization) {
+		out.KeepAuthorizationPolicies = append(out.KeepAuthorizationPolicies, facts.AllowName(profile), facts.DenyName(profile))
+	}
 	if intent.Peer != nil {
 		out.PeerAuthentication = peerAuthentication(intent.Namespace, *intent.Peer)
 		out.AfterDestinationRules = intent.Peer.AfterClients
 	}
 	for _, client := range intent.Clients {
 		out.DestinationRules = append(out.DestinationRules, destinationRule(intent.Namespace, client))
+	}
+	if intent.Tokens != nil {
+		out.RequestAuthentication = requestAuthentication(intent.Namespace, *intent.Tokens)
+	}
+	for _, policy := range intent.Policies {
+		out.AuthorizationPolicies = append(out.AuthorizationPolicies, authorizationPolicy(intent.Namespace, intent.TrustDomain, policy))
 	}
 	return out
 }
@@ -48,6 +74,17 @@ func meta(namespace, name string) metav1.ObjectMeta {
 	}
 }
 
+// attach says which proxies a policy is for.
+func attach(a plan.Attachment) (*typeapi.WorkloadSelector, []*typeapi.PolicyTargetReference) {
+	switch {
+	case a.Gateway != "":
+		return nil, []*typeapi.PolicyTargetReference{{Group: "gateway.networking.k8s.io", Kind: "Gateway", Name: a.Gateway}}
+	case len(a.Selector) > 0:
+		return &typeapi.WorkloadSelector{MatchLabels: maps.Clone(a.Selector)}, nil
+	}
+	return nil, nil
+}
+
 func switchAnnotations(peer plan.Peer) map[string]string {
 	if peer.SwitchedAt.IsZero() {
 		return nil
@@ -57,4 +94,8 @@ func switchAnnotations(peer plan.Peer) map[string]string {
 		annotations[v1alpha1.AnnotationPreviousMode] = peer.Previous.String()
 	}
 	return annotations
+}
+
+var actions = map[bool]securityapi.AuthorizationPolicy_Action{
+	false: securityapi.AuthorizationPolicy_ALLOW, true: securityapi.AuthorizationPolicy_DENY,
 }

@@ -35,7 +35,7 @@ func TestRender(t *testing.T) {
 	for _, path := range paths {
 		dir := filepath.Dir(path)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
-			golden(t, filepath.Join(dir, "out.yaml"), write(t, istio.Render(intent(t, path))))
+			golden(t, filepath.Join(dir, "out.yaml"), write(t, istio.Render("profile", intent(t, path))))
 		})
 	}
 }
@@ -71,6 +71,10 @@ func write(t *testing.T, objects istio.Objects) string {
 		documents = append(documents, strings.ReplaceAll(string(text), "status: {}\n", ""))
 	}
 	flags := fmt.Sprintf("# Keep the PeerAuthentication: %t. It goes after the DestinationRules: %t.\n", objects.KeepPeerAuthentication, objects.AfterDestinationRules)
+	if objects.KeepDestinationRules || objects.KeepRequestAuthentication || len(objects.KeepAuthorizationPolicies) > 0 {
+		flags += fmt.Sprintf("# Keep the DestinationRules: %t, the RequestAuthentication: %t, the AuthorizationPolicies: %s.\n",
+			objects.KeepDestinationRules, objects.KeepRequestAuthentication, objects.KeepAuthorizationPolicies)
+	}
 	if pa := objects.PeerAuthentication; pa != nil {
 		pa.TypeMeta = metav1.TypeMeta{APIVersion: "security.istio.io/v1", Kind: "PeerAuthentication"}
 		add(pa)
@@ -78,6 +82,14 @@ func write(t *testing.T, objects istio.Objects) string {
 	for _, dr := range objects.DestinationRules {
 		dr.TypeMeta = metav1.TypeMeta{APIVersion: "networking.istio.io/v1", Kind: "DestinationRule"}
 		add(dr)
+	}
+	if ra := objects.RequestAuthentication; ra != nil {
+		ra.TypeMeta = metav1.TypeMeta{APIVersion: "security.istio.io/v1", Kind: "RequestAuthentication"}
+		add(ra)
+	}
+	for _, ap := range objects.AuthorizationPolicies {
+		ap.TypeMeta = metav1.TypeMeta{APIVersion: "security.istio.io/v1", Kind: "AuthorizationPolicy"}
+		add(ap)
 	}
 	return flags + strings.Join(documents, "---\n")
 }
@@ -121,7 +133,7 @@ func everything() plan.Intent {
 // TestDisableIsThere: what JSON leaves out must be in the object, or the comparison with the live one sees no difference
 // between a rule that forbids TLS and one that leaves it to auto-mTLS.
 func TestDisableIsThere(t *testing.T) {
-	objects := istio.Render(everything())
+	objects := istio.Render("profile", everything())
 	policy := objects.DestinationRules[0].Spec.GetTrafficPolicy()
 	if policy.GetTls() == nil {
 		t.Error("the rule's tls is missing")
@@ -133,7 +145,7 @@ func TestDisableIsThere(t *testing.T) {
 
 // TestRoundTrip: what an API server gives back compares equal, or the operator would write it again and again.
 func TestRoundTrip(t *testing.T) {
-	objects := istio.Render(everything())
+	objects := istio.Render("profile", everything())
 	peer, rule := &securityv1.PeerAuthentication{}, &networkingv1.DestinationRule{}
 	pass(t, objects.PeerAuthentication, peer)
 	pass(t, objects.DestinationRules[0], rule)
@@ -160,11 +172,11 @@ func pass(t *testing.T, from, to any) {
 // knows.
 func TestPure(t *testing.T) {
 	in := everything()
-	first := istio.Render(in)
-	want := write(t, istio.Render(everything()))
+	first := istio.Render("profile", in)
+	want := write(t, istio.Render("profile", everything()))
 	first.PeerAuthentication.Spec.Selector.MatchLabels["app"] = "changed"
 	first.PeerAuthentication.Labels["app.kubernetes.io/managed-by"] = "changed"
-	again := istio.Render(in)
+	again := istio.Render("profile", in)
 	if diff := cmp.Diff(want, write(t, again)); diff != "" {
 		t.Errorf("the same intent gives other objects, or objects share maps with it (-want +got):\n%s", diff)
 	}
@@ -184,6 +196,6 @@ func BenchmarkRender(b *testing.B) {
 	in := everything()
 	b.ReportAllocs()
 	for b.Loop() {
-		istio.Render(in)
+		istio.Render("profile", in)
 	}
 }

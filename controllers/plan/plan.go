@@ -13,22 +13,42 @@ import (
 	"github.com/servicesecurity/operator/controllers/rollout"
 )
 
-// Intent is what a profile wants the cluster to hold. What it does not list, and the profile owns, must go.
+// Intent is what a profile wants the cluster to hold. What it does not list, and the profile owns, must go, unless its
+// section is kept.
 type Intent struct {
 	// Namespace of all objects, the profile's.
 	Namespace string
+	// TrustDomain of the mesh, which service accounts are identities of.
+	TrustDomain string
+	// Keep are the sections whose objects must be left exactly as they are.
+	Keep []v1alpha1.Section
+	// KeepPeer says so of the server's side alone.
+	KeepPeer bool
 	// Peer is the server's side; nil for none.
 	Peer *Peer
-	// KeepPeer says that the server's side must be left exactly as it is.
-	KeepPeer bool
 	// Clients are the clients' side, ordered by name.
 	Clients []Client
+	// Tokens are those that are accepted; nil for no say in it.
+	Tokens *Tokens
+	// Policies say who may call, ordered by name.
+	Policies []Policy
+}
+
+// Keeps says whether a section's objects are left as they are.
+func (i Intent) Keeps(section v1alpha1.Section) bool { return slices.Contains(i.Keep, section) }
+
+// Attachment says which proxies something is for: those of the pods with the labels, those of the Gateway, or, with
+// neither, those of the whole namespace, or mesh.
+type Attachment struct {
+	Selector map[string]string
+	// Gateway is the name of a Gateway of gateway.networking.k8s.io.
+	Gateway string
 }
 
 // Peer is what a workload accepts.
 type Peer struct {
 	Name string
-	// Selector of the pods.
+	// Selector of the pods; empty for a whole namespace or mesh.
 	Selector map[string]string
 	Form     facts.Form
 	// SwitchedAt and Previous are noted on the object while its verification is not over.
@@ -49,21 +69,51 @@ type Client struct {
 
 // Build says what the profile wants, given what was decided.
 func Build(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts, d rollout.Decision) Intent {
-	intent := Intent{Namespace: profile.Namespace, KeepPeer: d.Keep}
+	intent := Intent{Namespace: profile.Namespace, TrustDomain: f.Mesh.TrustDomain, KeepPeer: d.Keep}
+	lost := map[v1alpha1.Section]bool{}
+	for _, conflict := range f.Conflicts {
+		lost[conflict.Section] = true
+		if !conflict.WinnerLive {
+			intent.Keep = append(intent.Keep, conflict.Section)
+		}
+	}
+	if !lost[v1alpha1.SectionMTLS] {
+		intent.mutualTLS(profile, f, d)
+	}
+	if !lost[v1alpha1.SectionJWT] {
+		intent.tokens(profile, f)
+	}
+	if !lost[v1alpha1.SectionAuthorization] {
+		intent.callers(profile, f)
+	}
+	slices.SortFunc(intent.Policies, func(a, b Policy) int { return strings.Compare(a.Name, b.Name) })
+	return intent
+}
+
+func (i *Intent) mutualTLS(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts, d rollout.Decision) {
 	for _, rule := range d.Rules {
-		intent.Clients = append(intent.Clients, Client{
+		i.Clients = append(i.Clients, Client{
 			Name: facts.RuleName(profile.Name, profile.Spec.Target.Kind, rule.Host.Service),
 			Host: rule.Host.Name, TLS: rule.TLS, Ports: slices.Clone(rule.Ports),
 		})
 	}
-	slices.SortFunc(intent.Clients, func(a, b Client) int { return strings.Compare(a.Name, b.Name) })
+	for _, host := range d.Exempt {
+		i.Clients = append(i.Clients, Client{Name: facts.RuleName(profile.Name, profile.Spec.Target.Kind, host.Name), Host: host.Host})
+	}
+	slices.SortFunc(i.Clients, func(a, b Client) int { return strings.Compare(a.Name, b.Name) })
 	if d.Form.Empty() || d.Keep {
-		return intent
+		return
 	}
-	intent.Peer = &Peer{
-		Name: profile.Name, Selector: maps.Clone(f.Target.Selector), Form: d.Form,
+	i.Peer = &Peer{
+		Name: facts.PeerName(profile), Selector: maps.Clone(f.Target.Selector), Form: d.Form,
 		SwitchedAt: d.SwitchedAt, Previous: d.Previous,
-		AfterClients: d.Form.Mode == v1alpha1.ModeDisabled && len(intent.Clients) > 0,
+		AfterClients: d.Form.Mode == v1alpha1.ModeDisabled && len(i.Clients) > 0,
 	}
-	return intent
+}
+
+func attachment(f facts.Facts) Attachment {
+	if f.Target.Gateway != "" {
+		return Attachment{Gateway: f.Target.Gateway}
+	}
+	return Attachment{Selector: maps.Clone(f.Target.Selector)}
 }

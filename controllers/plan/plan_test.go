@@ -92,3 +92,174 @@ func TestBuild(t *testing.T) {
 		})
 	}
 }
+
+// TestSections: what each section of a profile becomes, and what becomes of those that an older profile has.
+func TestSections(t *testing.T) {
+	jwt := &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://a"}}, ExemptPaths: []v1alpha1.Path{"/healthz"}}
+	nobody := &v1alpha1.Authorization{}
+	lost := func(section v1alpha1.Section, live bool) facts.Conflict {
+		return facts.Conflict{Problem: facts.Problem{Section: section}, WinnerLive: live}
+	}
+	pods := plan.Attachment{Selector: map[string]string{"app": "web"}}
+	issuer := plan.Condition{Claim: []string{"iss"}, NotValues: []string{"https://a"}}
+	token := plan.Policy{Name: "web-token", Attachment: pods, Deny: true, Rules: []plan.Rule{
+		{To: []plan.Operation{{NotMethods: []string{"OPTIONS"}, NotPaths: []string{"/healthz"}, NotPorts: []int32{9000}}}, When: []plan.Condition{issuer}},
+		{
+			To:   []plan.Operation{{Methods: []string{"OPTIONS"}, NotPaths: []string{"/healthz"}, NotPorts: []int32{9000}}},
+			When: []plan.Condition{issuer, {Header: "access-control-request-method", NotValues: []string{"*"}}},
+		},
+	}}
+	tokens := &plan.Tokens{Name: "web", Attachment: pods, Issuers: jwt.Issuers}
+	tests := map[string]struct {
+		jwt           *v1alpha1.JWT
+		authorization *v1alpha1.Authorization
+		conflicts     []facts.Conflict
+		gateway       string
+		want          plan.Intent
+	}{
+		"none":             {want: plan.Intent{}},
+		"tokens, required": {jwt: jwt, want: plan.Intent{Tokens: tokens, Policies: []plan.Policy{token}}},
+		"tokens, optional": {
+			jwt:  &v1alpha1.JWT{Requirement: v1alpha1.TokenOptional, Issuers: jwt.Issuers},
+			want: plan.Intent{Tokens: tokens},
+		},
+		"nobody": {authorization: nobody, want: plan.Intent{Policies: []plan.Policy{{Name: "web", Attachment: pods}}}},
+		"in order of their names": {jwt: jwt, authorization: nobody, want: plan.Intent{
+			Tokens: tokens, Policies: []plan.Policy{{Name: "web", Attachment: pods}, token},
+		}},
+		"at a gateway": {authorization: nobody, gateway: "edge", want: plan.Intent{
+			Policies: []plan.Policy{{Name: "web", Attachment: plan.Attachment{Gateway: "edge"}}},
+		}},
+		"an older profile has the tokens": {
+			jwt: jwt, authorization: nobody, conflicts: []facts.Conflict{lost(v1alpha1.SectionJWT, false)},
+			want: plan.Intent{Keep: []v1alpha1.Section{v1alpha1.SectionJWT}, Policies: []plan.Policy{{Name: "web", Attachment: pods}}},
+		},
+		"and its objects are live": {
+			jwt: jwt, authorization: nobody, conflicts: []facts.Conflict{lost(v1alpha1.SectionJWT, true)},
+			want: plan.Intent{Policies: []plan.Policy{{Name: "web", Attachment: pods}}},
+		},
+		"an older profile has all": {
+			jwt: jwt, authorization: nobody,
+			conflicts: []facts.Conflict{lost(v1alpha1.SectionMTLS, false), lost(v1alpha1.SectionJWT, true), lost(v1alpha1.SectionAuthorization, false)},
+			want:      plan.Intent{Keep: []v1alpha1.Section{v1alpha1.SectionMTLS, v1alpha1.SectionAuthorization}},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			profile := &v1alpha1.ServiceSecurityProfile{ObjectMeta: metav1.ObjectMeta{Namespace: "foo", Name: "web"}}
+			profile.Spec.JWT, profile.Spec.Authorization = tc.jwt, tc.authorization
+			found := facts.Facts{
+				Target: facts.Target{Selector: pods.Selector, Gateway: tc.gateway}, Mesh: facts.Mesh{TrustDomain: "td"}, Conflicts: tc.conflicts,
+				Ports: []facts.WorkloadPort{{Port: 8000, Protocol: facts.ProtocolHTTP}, {Port: 8001, Protocol: facts.ProtocolUndeclared}, {Port: 9000, Protocol: facts.ProtocolTCP}},
+			}
+			tc.want.Namespace, tc.want.TrustDomain = "foo", "td"
+			if diff := cmp.Diff(tc.want, plan.Build(profile, found, rollout.Decision{})); diff != "" {
+				t.Errorf("unexpected intent (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestCallers: what one caller becomes among the allowed and among the denied, beside a TCP port.
+func TestCallers(t *testing.T) {
+	tcp := []int32{9000}
+	mutual := plan.Source{ServiceAccounts: []plan.ServiceAccount{{Namespace: "foo", Name: "a"}, {Namespace: "bar", Name: "b"}}}
+	tests := map[string]struct {
+		caller      v1alpha1.Caller
+		want, wantD []plan.Rule // wantD is nil if it is the same
+	}{
+		"by service account": {
+			caller: v1alpha1.Caller{ServiceAccounts: []v1alpha1.ServiceAccountRef{"a", "bar/b"}},
+			want:   []plan.Rule{{From: []plan.Source{mutual}}},
+		},
+		"identities are alternatives, the rest holds for each": {
+			caller: v1alpha1.Caller{
+				ServiceAccounts: []v1alpha1.ServiceAccountRef{"a", "bar/b"}, Namespaces: []v1alpha1.NamespaceName{"n"}, Principals: []v1alpha1.Principal{"p"},
+				IPBlocks: []v1alpha1.IPBlock{"10.0.0.0/8"}, RemoteIPBlocks: []v1alpha1.IPBlock{"192.0.2.1"},
+			},
+			want: []plan.Rule{{From: []plan.Source{
+				{ServiceAccounts: mutual.ServiceAccounts, IPBlocks: []string{"10.0.0.0/8"}, RemoteIPBlocks: []string{"192.0.2.1"}},
+				{Namespaces: []string{"n"}, IPBlocks: []string{"10.0.0.0/8"}, RemoteIPBlocks: []string{"192.0.2.1"}},
+				{Principals: []string{"p"}, IPBlocks: []string{"10.0.0.0/8"}, RemoteIPBlocks: []string{"192.0.2.1"}},
+			}}},
+		},
+		"by address alone": {
+			caller: v1alpha1.Caller{IPBlocks: []v1alpha1.IPBlock{"10.0.0.0/8"}},
+			want:   []plan.Rule{{From: []plan.Source{{IPBlocks: []string{"10.0.0.0/8"}}}}},
+		},
+		"by what needs a token": {
+			caller: v1alpha1.Caller{RequestPrincipals: []v1alpha1.RequestPrincipal{"i/*"}},
+			want:   []plan.Rule{{From: []plan.Source{{RequestPrincipals: []string{"i/*"}}}}},
+			wantD:  []plan.Rule{{From: []plan.Source{{RequestPrincipals: []string{"i/*"}}}, To: []plan.Operation{{NotPorts: tcp}}}},
+		},
+		"by claims and headers": {
+			caller: v1alpha1.Caller{
+				Claims:  []v1alpha1.ClaimMatch{{Name: "role", Values: []v1alpha1.Text{"x"}}, {Path: []v1alpha1.Text{"a", "b"}, Values: []v1alpha1.Text{"y", "z"}}},
+				Headers: []v1alpha1.HeaderMatch{{Name: "h", Values: []v1alpha1.Text{"w"}}},
+			},
+			want: []plan.Rule{{When: []plan.Condition{
+				{Claim: []string{"role"}, Values: []string{"x"}}, {Claim: []string{"a", "b"}, Values: []string{"y", "z"}}, {Header: "h", Values: []string{"w"}},
+			}}},
+			wantD: []plan.Rule{{To: []plan.Operation{{NotPorts: tcp}}, When: []plan.Condition{
+				{Claim: []string{"role"}, Values: []string{"x"}}, {Claim: []string{"a", "b"}, Values: []string{"y", "z"}}, {Header: "h", Values: []string{"w"}},
+			}}},
+		},
+		"operations on requests and on connections are apart": {
+			caller: v1alpha1.Caller{Operations: []v1alpha1.Operation{
+				{Methods: []v1alpha1.Method{"GET"}}, {Ports: []v1alpha1.Port{9000}}, {Paths: []v1alpha1.Path{"/a"}, Ports: []v1alpha1.Port{8000}},
+				{Hosts: []v1alpha1.Host{"h"}, Ports: []v1alpha1.Port{8000, 9000}},
+			}},
+			want: []plan.Rule{
+				{To: []plan.Operation{{Ports: tcp}}},
+				{To: []plan.Operation{{Methods: []string{"GET"}}, {Paths: []string{"/a"}, Ports: []int32{8000}}, {Hosts: []string{"h"}, Ports: []int32{8000, 9000}}}},
+			},
+			wantD: []plan.Rule{
+				{To: []plan.Operation{{Ports: tcp}}},
+				{To: []plan.Operation{
+					{Methods: []string{"GET"}, NotPorts: tcp}, {Paths: []string{"/a"}, Ports: []int32{8000}},
+					{Hosts: []string{"h"}, Ports: []int32{8000, 9000}, NotPorts: tcp},
+				}},
+			},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			profile := &v1alpha1.ServiceSecurityProfile{ObjectMeta: metav1.ObjectMeta{Namespace: "foo", Name: "web"}}
+			profile.Spec.Authorization = &v1alpha1.Authorization{
+				Enforcement: v1alpha1.EnforcementDryRun, AllowedCallers: []v1alpha1.Caller{tc.caller}, DeniedCallers: []v1alpha1.Caller{tc.caller},
+			}
+			found := facts.Facts{Ports: []facts.WorkloadPort{{Port: 9000, Protocol: facts.ProtocolTCP}}}
+			if tc.wantD == nil {
+				tc.wantD = tc.want
+			}
+			want := []plan.Policy{{Name: "web", DryRun: true, Rules: tc.want}, {Name: "web-deny", DryRun: true, Deny: true, Rules: tc.wantD}}
+			got := plan.Build(profile, found, rollout.Decision{})
+			if diff := cmp.Diff(want, got.Policies); diff != "" {
+				t.Errorf("unexpected policies (-want +got):\n%s", diff)
+			}
+			profile.Spec.Authorization.Default = v1alpha1.DefaultAllow
+			found.Ports = nil
+			want = []plan.Policy{{Name: "web-deny", DryRun: true, Deny: true, Rules: tc.want}}
+			if diff := cmp.Diff(want, plan.Build(profile, found, rollout.Decision{}).Policies); diff != "" {
+				t.Errorf("all but the denied, without a TCP port (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestWildcard: the hosts that a wildcard must not cover have rules that say nothing.
+func TestWildcard(t *testing.T) {
+	profile := &v1alpha1.ServiceSecurityProfile{ObjectMeta: metav1.ObjectMeta{Namespace: "root", Name: "mesh"}}
+	profile.Spec.Target.Kind = v1alpha1.TargetMesh
+	d := rollout.Decision{
+		Form: facts.Form{Mode: v1alpha1.ModeStrict}, Rules: []rollout.Rule{{Host: facts.Host{Name: "*.local"}, TLS: facts.TLSMutual}},
+		Exempt: []facts.Exempt{{Host: "*.legacy.svc.cluster.local", Name: "legacy"}},
+	}
+	want := plan.Intent{
+		Namespace: "root", Peer: &plan.Peer{Name: "default", Form: d.Form},
+		Clients: []plan.Client{{Name: "mesh", Host: "*.local", TLS: facts.TLSMutual}, {Name: "mesh-legacy", Host: "*.legacy.svc.cluster.local"}},
+	}
+	if diff := cmp.Diff(want, plan.Build(profile, facts.Facts{}, d)); diff != "" {
+		t.Errorf("unexpected intent (-want +got):\n%s", diff)
+	}
+}

@@ -12,7 +12,7 @@ import (
 // PERMISSIVE, and the rule follows, port by port.
 func clientRules(in Input) []Rule {
 	var rules []Rule
-	for _, host := range in.Facts.Hosts {
+	for _, host := range hosts(in) {
 		if rule := ruleNow(in, host); rule.TLS != facts.TLSUnset {
 			rules = append(rules, rule)
 		}
@@ -20,14 +20,30 @@ func clientRules(in Input) []Rule {
 	return rules
 }
 
+// hosts are those that the profile may have rules for: the wildcard of a whole namespace or the mesh, or the target's.
+func hosts(in Input) []facts.Host {
+	if w := in.Facts.Wildcard; w != nil {
+		return []facts.Host{{Name: w.Host}}
+	}
+	return in.Facts.Hosts
+}
+
+// exempt are the hosts that the rule for a wildcard must not cover, if there is one.
+func exempt(in Input, rules []Rule) []facts.Exempt {
+	if in.Facts.Wildcard == nil || len(rules) == 0 {
+		return nil
+	}
+	return in.Facts.Wildcard.Exempt
+}
+
 // ruleNow is what the host's rule must be at this step; TLS is unset if there must be none.
 func ruleNow(in Input, host facts.Host) Rule {
 	now, goal := liveRule(in, host), goalRule(in, host)
-	rule := Rule{Host: host, TLS: step(in, 0, now.TLS, goal.TLS)}
+	rule := Rule{Host: host, TLS: step(in, host, 0, now.TLS, goal.TLS)}
 	stuck, harms := false, false
 	for _, port := range host.Ports {
 		from, to := now.at(port.Port), goal.at(port.Port)
-		tls := step(in, port.TargetPort, from, to)
+		tls := step(in, host, port.TargetPort, from, to)
 		stuck = stuck || tls != to
 		harms = harms || from == facts.TLSDisable && strictAt(in, port.TargetPort)
 		if tls != rule.TLS {
@@ -64,6 +80,9 @@ func wanted(in Input, host facts.Host) facts.TLS {
 	switch {
 	case in.Spec.Asked.Empty() || in.Spec.DestinationRule == v1alpha1.DestinationRuleNever:
 		return facts.TLSUnset
+	case in.Spec.Asked.Mode == v1alpha1.ModeDisabled && in.Facts.Wildcard != nil && in.Facts.Mesh.AutoMTLS:
+		// Clients are told by each workload whether it takes mutual TLS; a wildcard would overrule those that do.
+		return facts.TLSUnset
 	case in.Spec.Asked.Mode == v1alpha1.ModeDisabled:
 		return facts.TLSDisable
 	}
@@ -86,6 +105,10 @@ func wantedMutual(in Input, host facts.Host) facts.TLS {
 // harmless: every ready endpoint takes mutual TLS, and no rule of anyone is replaced by this one, since rules do not
 // merge. No endpoints for a moment are no reason to take a rule away.
 func harmless(in Input, host facts.Host) bool {
+	if in.Facts.Wildcard != nil {
+		// What does not take mutual TLS under the wildcard has rules of its own; with auto-mTLS no rule is needed at all.
+		return !in.Facts.Mesh.AutoMTLS
+	}
 	known := host.Endpoints > 0 || liveRule(in, host).TLS == facts.TLSMutual
 	return known && len(host.UnmeshedEndpoints) == 0 && !foreignRule(in, host)
 }
@@ -108,22 +131,22 @@ func strictLive(in Input) bool {
 }
 
 // step is what clients of a workload port do next on the way from one setting to another.
-func step(in Input, port int32, from, to facts.TLS) facts.TLS {
-	if mayChange(in, port, from, to) {
+func step(in Input, host facts.Host, port int32, from, to facts.TLS) facts.TLS {
+	if mayChange(in, host, port, from, to) {
 		return to
 	}
 	return from
 }
 
 // mayChange says whether the server's side of a port is ready for its clients to change.
-func mayChange(in Input, port int32, from, to facts.TLS) bool {
+func mayChange(in Input, host facts.Host, port int32, from, to facts.TLS) bool {
+	// Where auto-mTLS does not make clients use mutual TLS, to take the rule away is to send plaintext.
+	plaintext := needed(in, host) && in.Spec.DestinationRule != v1alpha1.DestinationRuleNever
 	switch {
-	case from == to, from == facts.TLSMutual && to == facts.TLSUnset:
+	case from == to, from == facts.TLSMutual && to == facts.TLSUnset && !plaintext:
 		return true
-	}
-	switch {
 	case strictAt(in, port):
-		return to != facts.TLSDisable
+		return to == facts.TLSMutual || to == facts.TLSUnset && from != facts.TLSMutual
 	case live(in).At(port) == v1alpha1.ModeDisabled:
 		return to == facts.TLSDisable || to == facts.TLSUnset && in.Spec.Asked.At(port) == v1alpha1.ModeDisabled
 	}
@@ -169,7 +192,7 @@ func liveRule(in Input, host facts.Host) Rule {
 // liveRules are the profile's rules as they are.
 func liveRules(in Input) []Rule {
 	var rules []Rule
-	for _, host := range in.Facts.Hosts {
+	for _, host := range hosts(in) {
 		if rule := liveRule(in, host); rule.TLS != facts.TLSUnset {
 			rules = append(rules, rule)
 		}
@@ -179,7 +202,7 @@ func liveRules(in Input) []Rule {
 
 // rulesInPlace says that clients are told all that they are to be told in the end.
 func rulesInPlace(in Input) bool {
-	for _, host := range in.Facts.Hosts {
+	for _, host := range hosts(in) {
 		now, goal := liveRule(in, host), goalRule(in, host)
 		if now.TLS != goal.TLS || !slices.Equal(now.Ports, goal.Ports) {
 			return false
@@ -206,7 +229,7 @@ func clientsFollow(in Input, port int32) bool {
 	if !settled(in) {
 		return false
 	}
-	for _, host := range in.Facts.Hosts {
+	for _, host := range hosts(in) {
 		now, goal := liveRule(in, host), goalRule(in, host)
 		if port == 0 && now.TLS != goal.TLS {
 			return false

@@ -18,6 +18,8 @@ type Decision struct {
 	Previous   facts.Form
 	// Rules are the DestinationRules that must be there, ordered by host; others of the profile must go.
 	Rules []Rule
+	// Exempt are the hosts that need rules without tls beside the one for a wildcard.
+	Exempt []facts.Exempt
 
 	// Confirm says that every gate is open by what is known: STRICT follows if the answer is the same for facts read live
 	// and a reading of the proxies taken after that.

@@ -201,8 +201,12 @@ func competing(policies []facts.CompetingPolicy) []v1alpha1.Blocker {
 		if policy.Wins {
 			verdict = "Istio uses it instead of the profile's object, because it is older"
 		}
-		return blocker(v1alpha1.BlockerCompetingPeerAuthentication, "PeerAuthentication %s selects pod %s too; %s. Delete it, or say what it says in this profile.",
-			clip(policy.Namespace+"/"+policy.Name, maxName), clip(policy.Pod, maxName), verdict)
+		what := "selects pod " + clip(policy.Pod, maxName) + " too"
+		if policy.Pod == "" {
+			what = "is for the whole target too"
+		}
+		return blocker(v1alpha1.BlockerCompetingPeerAuthentication, "PeerAuthentication %s %s; %s. Delete it, or say what it says in this profile.",
+			clip(policy.Namespace+"/"+policy.Name, maxName), what, verdict)
 	}, func(rest []facts.CompetingPolicy) []v1alpha1.Blocker {
 		return blocker(v1alpha1.BlockerCompetingPeerAuthentication, "More PeerAuthentications select the target's pods: %s. Delete them, or say what they say in this profile.",
 			names(unique(rest, func(p facts.CompetingPolicy) string { return p.Namespace + "/" + p.Name })))

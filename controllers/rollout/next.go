@@ -26,6 +26,7 @@ func Next(in Input) Decision {
 	default:
 		d = staged(in)
 	}
+	d.Exempt = exempt(in, d.Rules)
 	return revisit(in, d)
 }
 
