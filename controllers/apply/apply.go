@@ -7,15 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
-	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	securityapi "istio.io/api/security/v1beta1"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/istio"
 )
 
@@ -32,14 +33,18 @@ const (
 
 // The kinds.
 const (
-	PeerAuthentication = "PeerAuthentication"
-	DestinationRule    = "DestinationRule"
+	PeerAuthentication    = "PeerAuthentication"
+	DestinationRule       = "DestinationRule"
+	RequestAuthentication = "RequestAuthentication"
+	AuthorizationPolicy   = "AuthorizationPolicy"
 )
 
 // Change is one write.
 type Change struct {
 	Verb       Verb
 	Kind, Name string
+	// Unlike says that something changed that Istio reads; otherwise it is owners or labels only.
+	Unlike bool
 }
 
 // Result is what was done, and what there is now.
@@ -48,6 +53,11 @@ type Result struct {
 	Changes []Change
 	// Resources are the objects that the profile owns now.
 	Resources []v1alpha1.ResourceRef
+	// PoliciesFailed says that tokens and callers are not as they are to be, because something could not be written.
+	PoliciesFailed bool
+	// Settling is how long it takes until the rest may be written, since it rests on what was written a moment ago; 0 if
+	// there is no rest.
+	Settling time.Duration
 }
 
 // Holds says whether the profile owns an object of the kind, as it is to be.
@@ -59,25 +69,28 @@ func (r Result) Holds(kind string) bool {
 type Applier struct {
 	// Client reads from the cache and writes to the API server.
 	Client client.Client
-	// PeerAuthentications and DestinationRules say whether the API server knows the kind.
-	PeerAuthentications, DestinationRules bool
+	// Mesh says which kinds the API server knows.
+	Mesh facts.Mesh
+	// Settle is how long proxies are given to take tokens before policies rest on them, and the reverse: Istio watches the
+	// two kinds apart.
+	Settle time.Duration
+	// TokensAge and PoliciesAge are how long ago the operator last changed the profile's objects of the kind.
+	TokensAge, PoliciesAge time.Duration
 }
 
 // Apply makes the cluster hold the desired objects, for a profile in whose name they are owned. Clients are told to use
-// mutual TLS before the server demands it, and to stop before it refuses it. What cannot be written does not keep the
-// rest from being written; the errors are joined, and are ForeignObjectError, UnsupportedError, NotInstalledError or the
+// mutual TLS before the server demands it, and to stop before it refuses it; policies and tokens are explained at policies.
+// What cannot be written of mutual TLS does not keep the rest from being written, and the reverse; the errors are joined, and are ForeignObjectError, UnsupportedError, NotInstalledError or the
 // API server's.
 func (a *Applier) Apply(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile, desired istio.Objects) (Result, error) {
 	w := &writer{client: a.Client, profile: profile}
-	steps := []func(context.Context){
-		func(ctx context.Context) { a.destinationRules(ctx, w, desired) },
-		func(ctx context.Context) { a.peerAuthentication(ctx, w, desired) },
-	}
+	steps := []func(context.Context, *writer, istio.Objects){a.destinationRules, a.peerAuthentication, a.policies}
 	if serverFirst(desired) {
-		steps[0], steps[1] = steps[1], steps[0]
+		// What will still be refused is refused by the policies before the server takes more.
+		steps = []func(context.Context, *writer, istio.Objects){a.policies, a.peerAuthentication, a.destinationRules}
 	}
 	for _, step := range steps {
-		step(ctx)
+		step(ctx, w, desired)
 	}
 	return w.result, errors.Join(w.errs...)
 }
@@ -92,7 +105,7 @@ func serverFirst(desired istio.Objects) bool {
 }
 
 func (a *Applier) peerAuthentication(ctx context.Context, w *writer, desired istio.Objects) {
-	if !a.PeerAuthentications {
+	if !a.Mesh.PeerAuthentications {
 		if desired.PeerAuthentication != nil {
 			w.fail(&NotInstalledError{Kind: PeerAuthentication})
 		}
@@ -114,16 +127,22 @@ func (a *Applier) peerAuthentication(ctx context.Context, w *writer, desired ist
 }
 
 func (a *Applier) destinationRules(ctx context.Context, w *writer, desired istio.Objects) {
-	if !a.DestinationRules {
+	if !a.Mesh.DestinationRules {
 		if len(desired.DestinationRules) > 0 {
 			w.fail(&NotInstalledError{Kind: DestinationRule})
 		}
+		return
+	}
+	if desired.KeepDestinationRules {
+		w.keep(ctx, ruleKind)
 		return
 	}
 	var want []client.Object
 	for _, rule := range desired.DestinationRules {
 		want = append(want, rule.DeepCopy())
 	}
+	// What a wildcard must not cover has its rule before it does, and until it does no more.
+	slices.SortStableFunc(want, func(x, y client.Object) int { return breadth(x) - breadth(y) })
 	w.converge(ctx, ruleKind, want)
 }
 
@@ -144,32 +163,3 @@ func (a *Applier) ruleOwners(ctx context.Context, w *writer, desired istio.Objec
 	}
 	return owners
 }
-
-var (
-	peerKind = kind{
-		name:  PeerAuthentication,
-		empty: func() client.Object { return &securityv1.PeerAuthentication{} },
-		list:  func() client.ObjectList { return &securityv1.PeerAuthenticationList{} },
-		same: func(a, b client.Object) bool {
-			return equal(&a.(*securityv1.PeerAuthentication).Spec, &b.(*securityv1.PeerAuthentication).Spec)
-		},
-		take: func(live, want client.Object) {
-			want.(*securityv1.PeerAuthentication).Spec.DeepCopyInto(&live.(*securityv1.PeerAuthentication).Spec)
-		},
-		foreign: func(client.Object) []string { return nil },
-	}
-	ruleKind = kind{
-		name:  DestinationRule,
-		empty: func() client.Object { return &networkingv1.DestinationRule{} },
-		list:  func() client.ObjectList { return &networkingv1.DestinationRuleList{} },
-		same: func(a, b client.Object) bool {
-			return equal(&a.(*networkingv1.DestinationRule).Spec, &b.(*networkingv1.DestinationRule).Spec)
-		},
-		take: func(live, want client.Object) {
-			want.(*networkingv1.DestinationRule).Spec.DeepCopyInto(&live.(*networkingv1.DestinationRule).Spec)
-		},
-		foreign: func(object client.Object) []string {
-			return inexpressible(&object.(*networkingv1.DestinationRule).Spec)
-		},
-	}
-)

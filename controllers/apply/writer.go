@@ -7,11 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	networkingapi "istio.io/api/networking/v1alpha3"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,20 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/istio"
 )
-
-// kind is what the writer must know of a kind of object.
-type kind struct {
-	name  string
-	empty func() client.Object
-	list  func() client.ObjectList
-	// same compares two specs in full.
-	same func(a, b client.Object) bool
-	// take gives live the spec of want.
-	take func(live, want client.Object)
-	// foreign names the fields of a spec that a profile cannot say.
-	foreign func(client.Object) []string
-}
 
 // writer makes the writes of one Apply and remembers them.
 type writer struct {
@@ -44,21 +27,35 @@ type writer struct {
 
 func (w *writer) fail(err error) { w.errs = append(w.errs, err) }
 
-func (w *writer) done(verb Verb, k kind, name string) {
-	w.result.Changes = append(w.result.Changes, Change{Verb: verb, Kind: k.name, Name: name})
-}
-
 func (w *writer) owns(k kind, name string) {
-	w.result.Resources = append(w.result.Resources, v1alpha1.ResourceRef{Kind: k.name, Name: name})
+	if ref := (v1alpha1.ResourceRef{Kind: k.name, Name: name}); !slices.Contains(w.result.Resources, ref) {
+		w.result.Resources = append(w.result.Resources, ref)
+	}
 }
 
-// converge makes the profile's objects of a kind those that are wanted.
+// stay says that objects are the profile's as they are, whatever was to become of them.
+func (w *writer) stay(k kind, changes []change) {
+	for _, c := range changes {
+		deleted := Change{Verb: Deleted, Kind: k.name, Name: c.name(), Unlike: true}
+		if c.live != nil && c.verb != Adopted && !slices.Contains(w.result.Changes, deleted) {
+			w.owns(k, c.name())
+		}
+	}
+}
+
+// converge makes the profile's objects of a kind those that are wanted. One that is broader than others waits for them,
+// and goes before them.
 func (w *writer) converge(ctx context.Context, k kind, want []client.Object) {
 	wanted := map[string]bool{}
+	failed := false
 	for _, object := range want {
 		wanted[object.GetName()] = true
+		if failed && k.broad(object) {
+			continue
+		}
 		if err := w.write(ctx, k, object); err != nil {
 			w.fail(err)
+			failed = true
 		}
 	}
 	owned, err := w.owned(ctx, k)
@@ -66,10 +63,15 @@ func (w *writer) converge(ctx context.Context, k kind, want []client.Object) {
 		w.fail(err)
 		return
 	}
+	slices.SortStableFunc(owned, func(a, b client.Object) int { return k.breadth(b) - k.breadth(a) })
 	for _, object := range owned {
-		if !wanted[object.GetName()] {
-			if err := w.remove(ctx, k, object); err != nil {
-				w.fail(err)
+		if wanted[object.GetName()] {
+			continue
+		}
+		if err := w.remove(ctx, k, object); err != nil {
+			w.fail(err)
+			if k.broad(object) {
+				return
 			}
 		}
 	}
@@ -106,49 +108,12 @@ func (w *writer) owned(ctx context.Context, k kind) ([]client.Object, error) {
 
 // write creates, adopts or updates one object, if it differs.
 func (w *writer) write(ctx context.Context, k kind, want client.Object) error {
-	live := k.empty()
-	err := w.client.Get(ctx, client.ObjectKeyFromObject(want), live)
-	if apierrors.IsNotFound(err) {
-		return w.create(ctx, k, want)
-	}
+	c, err := w.compare(ctx, k, want)
 	if err != nil {
-		return fmt.Errorf("reading %s %s: %w", k.name, want.GetName(), err)
-	}
-	verb := Updated
-	if !metav1.IsControlledBy(live, w.profile) {
-		if err := w.adoptable(k, live); err != nil {
-			return err
-		}
-		verb = Adopted
-	}
-	merged := live.DeepCopyObject().(client.Object)
-	k.take(merged, want)
-	if err := w.dress(merged, want); err != nil {
 		return err
 	}
-	if k.same(live, want) && equality.Semantic.DeepEqual(metadata(live), metadata(merged)) {
-		w.owns(k, want.GetName())
-		return nil
-	}
-	if err := w.client.Update(ctx, merged, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
-		return explain(k, want.GetName(), "updating", err)
-	}
-	w.done(verb, k, want.GetName())
-	w.owns(k, want.GetName())
-	return nil
-}
-
-func (w *writer) create(ctx context.Context, k kind, want client.Object) error {
-	object := want.DeepCopyObject().(client.Object)
-	if err := w.dress(object, want); err != nil {
-		return err
-	}
-	if err := w.client.Create(ctx, object, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
-		return explain(k, want.GetName(), "creating", err)
-	}
-	w.done(Created, k, want.GetName())
-	w.owns(k, want.GetName())
-	return nil
+	_, err = w.put(ctx, k, c)
+	return err
 }
 
 // remove deletes an object that is still the one that was looked at.
@@ -156,13 +121,8 @@ func (w *writer) remove(ctx context.Context, k kind, object client.Object) error
 	if object.GetDeletionTimestamp() != nil {
 		return nil
 	}
-	uid, version := object.GetUID(), object.GetResourceVersion()
-	err := w.client.Delete(ctx, object, client.Preconditions{UID: &uid, ResourceVersion: &version})
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("deleting %s %s: %w", k.name, object.GetName(), err)
-	}
-	w.done(Deleted, k, object.GetName())
-	return nil
+	_, err := w.put(ctx, k, change{live: object, verb: Deleted, unlike: true})
+	return err
 }
 
 // adoptable says why a foreign object may not be taken over; nil if its owner allowed it.
@@ -182,7 +142,7 @@ func (w *writer) adoptable(k kind, live client.Object) error {
 }
 
 // ownAnnotations are those that only the operator sets on its objects.
-var ownAnnotations = []string{v1alpha1.AnnotationSwitchedAt, v1alpha1.AnnotationPreviousMode}
+var ownAnnotations = []string{v1alpha1.AnnotationSwitchedAt, v1alpha1.AnnotationPreviousMode, istio.AnnotationDryRun}
 
 // dress gives an object the owners, labels and annotations that it must have, and leaves those of others alone.
 func (w *writer) dress(object, want client.Object) error {
@@ -206,47 +166,4 @@ func (w *writer) dress(object, want client.Object) error {
 		return fmt.Errorf("owning %s: %w", object.GetName(), err)
 	}
 	return nil
-}
-
-// metadata is the part of an object's metadata that is compared.
-func metadata(object client.Object) []any {
-	return []any{object.GetLabels(), object.GetAnnotations(), object.GetOwnerReferences()}
-}
-
-// explain tells a field that the live CRD does not know from other failures.
-func explain(k kind, name, verb string, err error) error {
-	if (apierrors.IsBadRequest(err) || apierrors.IsInvalid(err)) && strings.Contains(err.Error(), "unknown field") {
-		return &UnsupportedError{Kind: k.name, Name: name, Err: err}
-	}
-	return fmt.Errorf("%s %s %s: %w", verb, k.name, name, err)
-}
-
-func equal(a, b proto.Message) bool { return proto.Equal(a, b) }
-
-// inexpressible names what a DestinationRule says and a profile cannot.
-func inexpressible(spec *networkingapi.DestinationRule) []string {
-	rest := proto.Clone(spec).(*networkingapi.DestinationRule)
-	var fields []string
-	policy := rest.GetTrafficPolicy()
-	for i, port := range policy.GetPortLevelSettings() {
-		port.Tls, port.Port = nil, nil
-		if !proto.Equal(port, &networkingapi.TrafficPolicy_PortTrafficPolicy{}) {
-			fields = append(fields, fmt.Sprintf("trafficPolicy.portLevelSettings[%d]", i))
-		}
-	}
-	if policy != nil {
-		policy.Tls, policy.PortLevelSettings = nil, nil
-		policy.ProtoReflect().Range(named(&fields, "trafficPolicy."))
-	}
-	rest.Host, rest.TrafficPolicy = "", nil
-	rest.ProtoReflect().Range(named(&fields, ""))
-	slices.Sort(fields)
-	return fields
-}
-
-func named(fields *[]string, prefix string) func(protoreflect.FieldDescriptor, protoreflect.Value) bool {
-	return func(field protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		*fields = append(*fields, prefix+field.JSONName())
-		return true
-	}
 }

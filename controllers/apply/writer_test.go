@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/istio"
 )
 
@@ -140,7 +141,7 @@ func TestApplyOrder(t *testing.T) {
 					return c.Create(ctx, o, opts...)
 				},
 			})
-			a := Applier{Client: c, PeerAuthentications: true, DestinationRules: !tc.absent}
+			a := Applier{Client: c, Mesh: facts.Mesh{PeerAuthentications: true, DestinationRules: !tc.absent}}
 			result, err := a.Apply(t.Context(), profile(), objects(tc.mode))
 			var got []string
 			for _, change := range result.Changes {
