@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
@@ -49,6 +50,28 @@ func accepted(r report) metav1.Condition {
 	return isTrue(kind, kind, "The profile is understood, and %s.", resolved(r))
 }
 
+// lostSections says what becomes of the objects for sections that an older profile has.
+func lostSections(r report) string {
+	var texts []string
+	for _, c := range r.Facts.Conflicts {
+		what := "its objects, if it has any, stay as they are until the older profile's are in force"
+		if c.WinnerLive {
+			what = "it has no objects"
+		}
+		texts = append(texts, fmt.Sprintf("The section %s is left to an older profile, and %s.", c.Section, what))
+	}
+	asked := 0
+	for _, section := range []bool{r.Profile.Spec.MTLS != nil, r.Profile.Spec.JWT != nil, r.Profile.Spec.Authorization != nil} {
+		if section {
+			asked++
+		}
+	}
+	if asked > len(r.Facts.Conflicts) {
+		texts = append(texts, "The rest of the profile is written.")
+	}
+	return sentences(texts...)
+}
+
 // resolved says what the target is.
 func resolved(r report) string {
 	t, namespace := r.Profile.Spec.Target, r.Profile.Namespace
@@ -69,10 +92,14 @@ func resolved(r report) string {
 func programmed(r report) metav1.Condition {
 	const kind = v1alpha1.ConditionProgrammed
 	switch {
-	case !r.accepted():
+	case !r.acted():
 		return isFalse(kind, v1alpha1.ReasonNotAccepted, nothingWritten)
 	case r.ApplyError != nil:
 		return isFalse(kind, applyReason(r.ApplyError), "%s", applyMessage(r.ApplyError))
+	case r.Applied.Settling > 0:
+		return unknown(kind, v1alpha1.ReasonSettling, "Tokens and the policies that rest on them are written one after the other, with a pause in which the proxies take the first. The rest follows by itself.")
+	case !r.accepted():
+		return isFalse(kind, v1alpha1.ReasonNotAccepted, "%s", or(lostSections(r), nothingWritten))
 	case len(r.resources) == 0:
 		return isTrue(kind, kind, "The profile asks for no Istio object now, and has none.")
 	}
@@ -90,7 +117,7 @@ func programmed(r report) metav1.Condition {
 // observed says whether the rollout needs to know the traffic, and if not, with what reason.
 func observed(r report) (needed bool, reason, message string) {
 	switch {
-	case !r.accepted():
+	case !r.secures():
 		return false, v1alpha1.ReasonNotAccepted, notAccepted
 	case !r.Spec.AsksStrict():
 		return false, v1alpha1.ReasonNotNeeded, "Strict is not asked for, so the traffic is not observed."
@@ -178,7 +205,7 @@ func whoCalls(all []v1alpha1.PlaintextCaller) string {
 func mutualTLSEnforced(r report) metav1.Condition {
 	const kind = v1alpha1.ConditionMutualTLSEnforced
 	switch {
-	case !r.accepted():
+	case !r.secures():
 		return isFalse(kind, v1alpha1.ReasonNotAccepted, "The profile is not accepted, so it changes nothing of what is in force, which is status.mtls.effectiveMode.")
 	case !r.Spec.AsksStrict():
 		return isFalse(kind, v1alpha1.ReasonNotRequested, "%s", sentences("The profile does not ask for Strict.", r.Decision.Waiting))
@@ -206,8 +233,12 @@ func overruled(r report) bool {
 
 func overruledBy(r report) string {
 	w := winner(r.Input)
-	return fmt.Sprintf("PeerAuthentication %s says STRICT, but for pod %s Istio uses PeerAuthentication %s/%s, because it is older. Delete that one, or say what it says in this profile.",
-		r.Profile.Name, w.Pod, w.Namespace, w.Name)
+	where := "for pod " + w.Pod + " Istio"
+	if w.Pod == "" {
+		where = "Istio"
+	}
+	return fmt.Sprintf("PeerAuthentication %s says STRICT, but %s uses PeerAuthentication %s/%s, because it is older. Delete that one, or say what it says in this profile.",
+		facts.PeerName(r.Profile), where, w.Namespace, w.Name)
 }
 
 // inForce is MutualTLSEnforced once STRICT was written.
@@ -218,6 +249,8 @@ func inForce(r report) metav1.Condition {
 		return isFalse(kind, applyReason(r.ApplyError), "STRICT is not in force any more, and cannot be written again; see the condition Programmed.")
 	case len(r.Facts.Pods) > 0 && pods(r.Facts.Pods).InMesh == 0:
 		return isFalse(kind, v1alpha1.ReasonPodsNotInMesh, "STRICT is written, but no pod of the target has a sidecar that could demand mutual TLS. Enable injection and restart the pods.")
+	case len(r.Facts.Overrides) > 0:
+		return isFalse(kind, v1alpha1.ReasonOverridden, "STRICT is written, but narrower PeerAuthentications are weaker for a part of the target: %s. If they are no exceptions that are meant, delete them, or the profiles that own them; status.mtls.effectiveMode is the weakest.", names(r.Facts.Overrides))
 	case r.mtls.Stage == v1alpha1.StageEnforced:
 		return isTrue(kind, kind, "%s", sentences(fmt.Sprintf("STRICT is in force on %s.", strictPorts(r)), unsecured(r)))
 	case r.Decision.Stage == v1alpha1.StageRolledBack:
@@ -283,7 +316,7 @@ func kept(r report) string {
 		return ""
 	}
 	return fmt.Sprintf("The target selects pods with the labels %s now. PeerAuthentication %s stays as it is, for the labels %s, until STRICT can be written for the new ones.",
-		labels(r.Facts.Target.Selector), r.Profile.Name, labels(r.Facts.Policy.Selector))
+		labels(r.Facts.Target.Selector), facts.PeerName(r.Profile), labels(r.Facts.Policy.Selector))
 }
 
 func awaiting(r report) string {
@@ -326,14 +359,6 @@ func failedCallers(r report) string {
 	return "Callers that failed: " + names(r.Decision.FailedCallers) + "."
 }
 
-func authorizationEnforced(r report) metav1.Condition {
-	const kind = v1alpha1.ConditionAuthorizationEnforced
-	if !r.accepted() {
-		return isFalse(kind, v1alpha1.ReasonNotAccepted, notAccepted)
-	}
-	return isFalse(kind, v1alpha1.ReasonNotRequested, "The profile has no authorization section.")
-}
-
 // ready is false with the first reason that needs a person.
 func ready(r report, others []metav1.Condition) metav1.Condition {
 	const kind = v1alpha1.ConditionReady
@@ -355,6 +380,9 @@ func ready(r report, others []metav1.Condition) metav1.Condition {
 		return isFalse(kind, string(first.Type), "%s", sentences(first.Message, more))
 	case r.Spec.AsksStrict() && overruled(r):
 		return isFalse(kind, string(v1alpha1.BlockerCompetingPeerAuthentication), "%s", overruledBy(r))
+	}
+	if c := meta.FindStatusCondition(others, v1alpha1.ConditionAuthorizationEnforced); c != nil && c.Reason == v1alpha1.ReasonPodsNotInMesh {
+		return isFalse(kind, c.Reason, "%s", c.Message)
 	}
 	return isTrue(kind, kind, "Everything is accepted and programmed, and nothing waits for a person.")
 }

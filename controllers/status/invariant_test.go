@@ -65,12 +65,15 @@ var allowed = map[string]map[metav1.ConditionStatus][]string{
 		metav1.ConditionTrue: {v1alpha1.ConditionMutualTLSEnforced, string(v1alpha1.StageVerifying)},
 		metav1.ConditionFalse: append([]string{
 			string(v1alpha1.StageObserving), string(v1alpha1.StageBlocked), string(v1alpha1.StageAwaitingApproval), string(v1alpha1.StageRolledBack),
-			v1alpha1.ReasonPodsNotInMesh, v1alpha1.ReasonNotRequested, v1alpha1.ReasonNotAccepted,
+			v1alpha1.ReasonPodsNotInMesh, v1alpha1.ReasonOverridden, v1alpha1.ReasonNotRequested, v1alpha1.ReasonNotAccepted,
 		}, applyReasons...),
 	},
 	v1alpha1.ConditionAuthorizationEnforced: {
-		metav1.ConditionTrue:  {v1alpha1.ConditionAuthorizationEnforced},
-		metav1.ConditionFalse: {v1alpha1.ReasonDryRun, v1alpha1.ReasonPodsNotInMesh, v1alpha1.ReasonNotRequested, v1alpha1.ReasonNotAccepted},
+		metav1.ConditionTrue: {v1alpha1.ConditionAuthorizationEnforced},
+		metav1.ConditionFalse: {
+			v1alpha1.ReasonDryRun, v1alpha1.ReasonPodsNotInMesh, v1alpha1.ReasonNotRequested, v1alpha1.ReasonNotAccepted, v1alpha1.ReasonSettling,
+			v1alpha1.ReasonForeignObject, v1alpha1.ReasonIstioNotInstalled, v1alpha1.ReasonUnsupportedByIstio, v1alpha1.ReasonApplyFailed,
+		},
 	},
 	v1alpha1.ConditionReady: {
 		metav1.ConditionTrue: {v1alpha1.ConditionReady},

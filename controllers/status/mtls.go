@@ -17,7 +17,7 @@ import (
 func mtls(in Input) *v1alpha1.MTLSStatus {
 	before := remembered(in)
 	switch {
-	case !in.accepted():
+	case !in.secures():
 		before.EffectiveMode, before.InheritedMode = in.Facts.Effective, in.Facts.Inherited
 		before.Stage, before.Blockers, before.EligibleTime = "", nil, nil
 		return before
@@ -58,7 +58,7 @@ func remembered(in Input) *v1alpha1.MTLSStatus {
 
 // written says whether the server's side is as it was decided.
 func written(in Input) bool {
-	own := v1alpha1.ResourceRef{Kind: "PeerAuthentication", Name: in.Profile.Name}
+	own := v1alpha1.ResourceRef{Kind: "PeerAuthentication", Name: facts.PeerName(in.Profile)}
 	return in.ApplyError == nil || in.Decision.Keep || in.Decision.Form.Empty() || slices.Contains(in.Applied.Resources, own)
 }
 
@@ -99,7 +99,7 @@ func standing(in Input, before *v1alpha1.MTLSStatus) *v1alpha1.MTLSStatus {
 func effective(in Input) v1alpha1.Mode {
 	form := in.Decision.Form
 	switch {
-	case in.Facts.Effective == "", in.Decision.Keep, !written(in), winner(in) != nil:
+	case in.Facts.Effective == "", in.Decision.Keep, !written(in), winner(in) != nil, len(in.Facts.Overrides) > 0:
 		return in.Facts.Effective
 	case form.Empty() && in.Facts.Policy.Owned && in.ApplyError == nil && in.Facts.Inherited != "":
 		return in.Facts.Inherited

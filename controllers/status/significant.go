@@ -27,6 +27,13 @@ func essence(status v1alpha1.ServiceSecurityProfileStatus) v1alpha1.ServiceSecur
 	for i := range out.Conditions {
 		out.Conditions[i].LastTransitionTime = metav1.Time{}
 	}
+	if a := out.Authorization; a != nil && a.ObservedTime != nil {
+		a.ObservedTime = &metav1.Time{}
+		for i := range a.DryRun {
+			// Whether anybody would be refused is news; how many are is not.
+			a.DryRun[i].Allowed, a.DryRun[i].Refused = 0, min(a.DryRun[i].Refused, 1)
+		}
+	}
 	if out.MTLS == nil {
 		return out
 	}

@@ -42,14 +42,18 @@ type Input struct {
 	Facts    facts.Facts
 	Seen     traffic.Observation
 	Decision rollout.Decision
-	Applied  apply.Result
+	// Shadow is what a dry run has counted.
+	Shadow  traffic.Shadow
+	Applied apply.Result
 	// ApplyError is why the objects are not as they should be; nil if they are.
 	ApplyError error
 	Now        time.Time
 }
 
-// accepted says whether the profile is acted upon.
+// accepted says whether the whole profile is acted upon, acted whether some of it is, and secures whether its mtls is.
 func (in Input) accepted() bool { return in.Facts.Problem == nil }
+func (in Input) acted() bool    { return in.Facts.Actionable() }
+func (in Input) secures() bool  { return in.acted() && !in.Facts.Lost(v1alpha1.SectionMTLS) }
 
 // report is an input with what was made of it already, which the conditions and warnings explain.
 type report struct {
@@ -68,6 +72,7 @@ func Compute(in Input) v1alpha1.ServiceSecurityProfileStatus {
 		Target:             target(in.Profile.Spec.Target),
 		Pods:               pods(in.Facts.Pods),
 		MTLS:               r.mtls,
+		Authorization:      dryRun(in),
 		Resources:          r.resources,
 		Warnings:           warnings(r),
 	}

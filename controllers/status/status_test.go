@@ -241,7 +241,7 @@ func TestEffectiveMode(t *testing.T) {
 // TestNotAccepted: nothing is written and nothing removed, and nothing that the rollout must remember is forgotten.
 func TestNotAccepted(t *testing.T) {
 	in := enforced()
-	in.Facts.Problem = &facts.Problem{Reason: v1alpha1.ReasonConflicted, Message: "Mend it."}
+	in.Facts.Problem = &facts.Problem{Reason: v1alpha1.ReasonConflicted, Section: v1alpha1.SectionMTLS, Message: "Mend it."}
 	in.Decision, in.Applied = rollout.Decision{}, apply.Result{}
 	at := &metav1.Time{Time: start}
 	in.Profile.Status.Resources = []v1alpha1.ResourceRef{peer, rule}

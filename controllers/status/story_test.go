@@ -161,10 +161,12 @@ func (w *world) play(t testing.TB, step map[string]any) outcome {
 	}
 	in := status.Input{Profile: profile, Spec: spec, Facts: found, Now: now}
 	out := outcome{step: s.Step}
-	if found.Problem == nil {
-		in.Seen = observation(s, found, now)
-		in.Decision = w.decide(&in, s)
-		out.objects = istio.Render(plan.Build(profile, in.Facts, in.Decision))
+	if found.Actionable() {
+		if !found.Lost(v1alpha1.SectionMTLS) {
+			in.Seen = observation(s, found, now)
+			in.Decision = w.decide(&in, s)
+		}
+		out.objects = istio.Render(profile.Name, plan.Build(profile, in.Facts, in.Decision))
 		in.Applied, in.ApplyError = w.apply(s, in, out.objects)
 	}
 	w.status = status.Compute(in)
@@ -195,7 +197,7 @@ func (w *world) profile(t testing.TB, s scene) *v1alpha1.ServiceSecurityProfile 
 func (w *world) facts(s scene, step map[string]any, now time.Time) facts.Facts {
 	found := s.Facts
 	if found.Mesh == (facts.Mesh{}) {
-		found.Mesh = facts.Mesh{PeerAuthentications: true, DestinationRules: true, RootNamespace: "istio-system", TrustDomain: "cluster.local", AutoMTLS: true}
+		found.Mesh = facts.Mesh{PeerAuthentications: true, DestinationRules: true, RequestAuthentications: true, AuthorizationPolicies: true, RootNamespace: "istio-system", TrustDomain: "cluster.local", AutoMTLS: true}
 	}
 	if found.Target.Scope == "" {
 		found.Target.Scope = v1alpha1.ScopeWorkload
@@ -287,7 +289,7 @@ func (w *world) apply(s scene, in status.Input, objects istio.Objects) (apply.Re
 			w.policy, w.changed = w.held, in.Now
 		}
 		if w.policy.Exists {
-			result.Resources = append(result.Resources, v1alpha1.ResourceRef{Kind: "PeerAuthentication", Name: in.Profile.Name})
+			result.Resources = append(result.Resources, v1alpha1.ResourceRef{Kind: "PeerAuthentication", Name: facts.PeerName(in.Profile)})
 		}
 		if in.Decision.Switched {
 			w.baseline = map[string]traffic.Reading{}
@@ -311,7 +313,22 @@ func (w *world) apply(s scene, in status.Input, objects istio.Objects) (apply.Re
 			w.rules, w.changed = rules, in.Now
 		}
 	}
+	w.policies(&result, failed, objects)
 	return result, errors.Join(errs...)
+}
+
+// policies are written all or not at all.
+func (w *world) policies(result *apply.Result, failed map[string]error, objects istio.Objects) {
+	if failed[apply.RequestAuthentication] != nil || failed[apply.AuthorizationPolicy] != nil {
+		result.PoliciesFailed = true
+		return
+	}
+	if ra := objects.RequestAuthentication; ra != nil {
+		result.Resources = append(result.Resources, v1alpha1.ResourceRef{Kind: apply.RequestAuthentication, Name: ra.Name})
+	}
+	for _, ap := range objects.AuthorizationPolicies {
+		result.Resources = append(result.Resources, v1alpha1.ResourceRef{Kind: apply.AuthorizationPolicy, Name: ap.Name})
+	}
 }
 
 func (f failure) err(s scene) error {
@@ -423,6 +440,9 @@ func (o outcome) written(t testing.TB) string {
 	if o.objects.KeepPeerAuthentication {
 		b.WriteString("keepsPeerAuthentication: true\n")
 	}
+	for _, name := range o.objects.KeepAuthorizationPolicies {
+		fmt.Fprintf(&b, "keepsAuthorizationPolicy: %s\n", name)
+	}
 	if o.objects.AfterDestinationRules {
 		b.WriteString("peerAuthenticationGoesAfterDestinationRules: true\n")
 	}
@@ -436,6 +456,16 @@ func (o outcome) written(t testing.TB) string {
 		dr = dr.DeepCopy()
 		dr.TypeMeta = metav1.TypeMeta{APIVersion: "networking.istio.io/v1", Kind: "DestinationRule"}
 		objects = append(objects, dr)
+	}
+	if ra := o.objects.RequestAuthentication; ra != nil {
+		ra = ra.DeepCopy()
+		ra.TypeMeta = metav1.TypeMeta{APIVersion: "security.istio.io/v1", Kind: "RequestAuthentication"}
+		objects = append(objects, ra)
+	}
+	for _, ap := range o.objects.AuthorizationPolicies {
+		ap = ap.DeepCopy()
+		ap.TypeMeta = metav1.TypeMeta{APIVersion: "security.istio.io/v1", Kind: "AuthorizationPolicy"}
+		objects = append(objects, ap)
 	}
 	block(t, &b, "objects", objects)
 	return strings.ReplaceAll(b.String(), "  status: {}\n", "")

@@ -12,16 +12,28 @@ import (
 
 // warnings are what works but should be known, the gravest first.
 func warnings(r report) []v1alpha1.Warning {
-	if !r.accepted() {
-		return nil
-	}
 	var out []v1alpha1.Warning
-	add := func(kind v1alpha1.WarningType, format string, args ...any) {
-		w := v1alpha1.Warning{Type: kind, Section: v1alpha1.SectionMTLS, Message: clip(fmt.Sprintf(format, args...), maxMessage)}
-		if len(out) < maxWarnings && !slices.Contains(out, w) {
-			out = append(out, w)
+	of := func(section v1alpha1.Section) addWarning {
+		return func(kind v1alpha1.WarningType, format string, args ...any) {
+			w := v1alpha1.Warning{Type: kind, Section: section, Message: clip(fmt.Sprintf(format, args...), maxMessage)}
+			if len(out) < maxWarnings && !slices.Contains(out, w) {
+				out = append(out, w)
+			}
 		}
 	}
+	if r.secures() {
+		mtlsWarnings(r, of(v1alpha1.SectionMTLS))
+	}
+	if r.acted() && r.Profile.Spec.JWT != nil && !r.Facts.Lost(v1alpha1.SectionJWT) {
+		tokenWarnings(r, of(v1alpha1.SectionJWT))
+	}
+	if r.acted() && r.Profile.Spec.Authorization != nil && !r.Facts.Lost(v1alpha1.SectionAuthorization) {
+		callerWarnings(r, of(v1alpha1.SectionAuthorization))
+	}
+	return out
+}
+
+func mtlsWarnings(r report, add addWarning) {
 	strictWarnings(r, add)
 	for _, host := range r.Facts.Hosts {
 		hostWarnings(r, host, add)
@@ -30,7 +42,6 @@ func warnings(r report) []v1alpha1.Warning {
 	for _, port := range r.Facts.UnmappedPorts {
 		add(v1alpha1.WarningPortNotMapped, "No Service maps workload port %d of mtls.portLevel. See that it is the container's port, not the Service's.", port)
 	}
-	return out
 }
 
 type addWarning func(kind v1alpha1.WarningType, format string, args ...any)
