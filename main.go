@@ -62,9 +62,10 @@ func run(f flags) error {
 	if err != nil {
 		return err
 	}
-	f.Observer = sidecar.New(sidecar.Options{
+	observer := sidecar.New(sidecar.Options{
 		Clock: clock.RealClock{}, Interval: f.ObservationInterval, Timeout: f.scrapeTimeout, Concurrency: f.scrapeConcurrency,
 	})
+	f.Observer, f.DryRuns = observer, observer
 	if err := controllers.Setup(ctx, mgr, f.Options); err != nil {
 		return err
 	}

@@ -43,24 +43,18 @@ var _ = Describe("A profile that cannot be accepted", func() {
 		}, "Invalid", "so write 8080"),
 		Entry("a window of less than three intervals", ready, staged(func(r *v1alpha1.Rollout) { r.ObservationWindow = "299ms" }),
 			"Invalid", "Write 300ms or more"),
-		Entry("the section jwt", ready, func(p *v1alpha1.ServiceSecurityProfile) {
-			p.Spec.JWT = &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://example.com"}}}
-		}, "Unsupported", "the section jwt"),
-		Entry("the section authorization", ready, func(p *v1alpha1.ServiceSecurityProfile) {
-			p.Spec.Authorization = &v1alpha1.Authorization{}
-		}, "Unsupported", "the section authorization"),
-		Entry("target kind Gateway", ready, func(p *v1alpha1.ServiceSecurityProfile) {
-			p.Spec = v1alpha1.ServiceSecurityProfileSpec{
-				Target: v1alpha1.Target{Kind: v1alpha1.TargetGateway, Name: "entry"},
-				JWT:    &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://example.com"}}},
-			}
-		}, "Unsupported", "target kind Gateway"),
-		Entry("target kind Namespace", ready, func(p *v1alpha1.ServiceSecurityProfile) {
+		Entry("keys that are none", ready, func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.JWT = &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://example.com", JWKS: `{"keys": [{"kty": "none"}]}`}}}
+		}, "Invalid", `the jwks of issuer "https://example.com" is no JSON Web Key Set`),
+		Entry("keys without any", ready, func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.JWT = &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://example.com", JWKS: `{"keys": []}`}}}
+		}, "Invalid", "has no key"),
+		Entry("a private key", ready, func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.JWT = &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://example.com", JWKS: `{"keys": [{"kty": "OKP", "crv": "Ed25519", "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`}}}
+		}, "Invalid", "has a private key"),
+		Entry("Staged for a namespace", ready, func(p *v1alpha1.ServiceSecurityProfile) {
 			p.Spec.Target = v1alpha1.Target{Kind: v1alpha1.TargetNamespace}
-		}, "Unsupported", "target kind Namespace"),
-		Entry("target kind Mesh", ready, func(p *v1alpha1.ServiceSecurityProfile) {
-			p.Spec.Target = v1alpha1.Target{Kind: v1alpha1.TargetMesh}
-		}, "Unsupported", "target kind Mesh"),
+		}, "Unsupported", "rollout.strategy Staged for target kind Namespace"),
 	)
 
 	It("is accepted as soon as what was missing is there", func(ctx SpecContext) {

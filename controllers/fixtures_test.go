@@ -18,6 +18,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -286,18 +287,17 @@ func stages(object *v1alpha1.ServiceSecurityProfile) func(context.Context) []str
 func generated(namespace string) func(context.Context) []string {
 	return func(ctx context.Context) []string {
 		var out []string
-		peers, rules := &securityv1.PeerAuthenticationList{}, &networkingv1.DestinationRuleList{}
-		Expect(k8s.List(ctx, peers, client.InNamespace(namespace))).To(Succeed())
-		Expect(k8s.List(ctx, rules, client.InNamespace(namespace))).To(Succeed())
-		for _, o := range peers.Items {
-			if metav1.GetControllerOf(o) != nil {
-				out = append(out, "PeerAuthentication/"+o.Name)
-			}
-		}
-		for _, o := range rules.Items {
-			if metav1.GetControllerOf(o) != nil {
-				out = append(out, "DestinationRule/"+o.Name)
-			}
+		for kind, list := range map[string]client.ObjectList{
+			"PeerAuthentication/": &securityv1.PeerAuthenticationList{}, "DestinationRule/": &networkingv1.DestinationRuleList{},
+			"RequestAuthentication/": &securityv1.RequestAuthenticationList{}, "AuthorizationPolicy/": &securityv1.AuthorizationPolicyList{},
+		} {
+			Expect(k8s.List(ctx, list, client.InNamespace(namespace))).To(Succeed())
+			Expect(meta.EachListItem(list, func(item runtime.Object) error {
+				if o := item.(client.Object); metav1.GetControllerOf(o) != nil {
+					out = append(out, kind+o.GetName())
+				}
+				return nil
+			})).To(Succeed())
 		}
 		return out
 	}

@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,7 +46,10 @@ func startRecorder(c *cluster) {
 	GinkgoHelper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	for _, list := range []client.ObjectList{&securityv1.PeerAuthenticationList{}, &networkingv1.DestinationRuleList{}} {
+	for _, list := range []client.ObjectList{
+		&securityv1.PeerAuthenticationList{}, &networkingv1.DestinationRuleList{},
+		&securityv1.RequestAuthenticationList{}, &securityv1.AuthorizationPolicyList{},
+	} {
 		w, err := c.client.Watch(ctx, list)
 		Expect(err).NotTo(HaveOccurred())
 		running.Go(func() {
@@ -79,6 +83,10 @@ func (r *recorder) take(event watch.Event) {
 		}
 	case *networkingv1.DestinationRule:
 		v.kind, v.says = "DestinationRule", object.Spec.GetTrafficPolicy().GetTls().GetMode().String()
+	case *securityv1.RequestAuthentication:
+		v.kind, v.says = "RequestAuthentication", fmt.Sprintf("%d issuers", len(object.Spec.GetJwtRules()))
+	case *securityv1.AuthorizationPolicy:
+		v.kind, v.says = "AuthorizationPolicy", fmt.Sprintf("%s %d rules", object.Spec.GetAction(), len(object.Spec.GetRules()))
 	}
 	if event.Type == watch.Deleted {
 		v.says = gone
@@ -131,6 +139,22 @@ func sequence(namespace string, kinds ...string) func() string {
 			out = append(out, text)
 		}
 		return strings.Join(out, " ")
+	}
+}
+
+// policySequence is what tokens and policies said one after another, by name: "httpbin:2 issuers httpbin-token:DENY 2 rules".
+func policySequence(namespace string) func() []string {
+	return func() []string {
+		var out []string
+		last := map[string]string{}
+		for _, v := range istiod.of(namespace) {
+			if v.kind != "RequestAuthentication" && v.kind != "AuthorizationPolicy" || last[v.kind+v.name] == v.says {
+				continue
+			}
+			last[v.kind+v.name] = v.says
+			out = append(out, v.name+": "+v.says)
+		}
+		return out
 	}
 }
 

@@ -26,6 +26,8 @@ type knowledge struct {
 	// objects as they were last seen, and since when they are so.
 	objects string
 	since   time.Time
+	// changed is when something that Istio reads was last written, by kind.
+	changed map[string]time.Time
 	// held is the profile's PeerAuthentication as it was last written.
 	held facts.Policy
 	// baseline is what the proxies' listener counters were when STRICT was written; nil unless that is being verified.
@@ -73,6 +75,14 @@ func (k *knowledge) unchangedFor(f facts.Facts, now time.Time) time.Duration {
 		k.objects, k.since = objects, now
 	}
 	return now.Sub(k.since)
+}
+
+// touch notes that something was written that Istio reads.
+func (k *knowledge) touch(kind string, now time.Time) {
+	if k.changed == nil {
+		k.changed = map[string]time.Time{}
+	}
+	k.changed[kind] = now
 }
 
 // expect prepares for the write of a decision. What is about to change must not be taken for drift afterwards, and what the

@@ -34,20 +34,27 @@ func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f fact
 	out := traffic.Request{
 		Profile: string(profile.UID), Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
 		RequireSeries: spec.MinRequests > 0, Window: spec.ObservationWindow,
-	}
-	for _, pod := range f.Pods {
-		if pod.Membership == facts.MemberSidecar {
-			out.Proxies = append(out.Proxies, traffic.Proxy{
-				Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Address: pod.IP, Created: pod.Created,
-				Restarts: pod.Restarts, Terminating: pod.Terminating,
-			})
-		}
+		Proxies: proxies(f),
 	}
 	if mtls := profile.Status.MTLS; mtls != nil {
 		out.CleanSince, out.Evidence, out.Callers = instant(mtls.CleanSinceTime), mtls.Evidence, mtls.PlaintextCallers
 		if out.CleanSince.After(now) {
 			// Status rounds it up to the second. A clock that is behind is told by the evidence's own time.
 			out.CleanSince = now
+		}
+	}
+	return out
+}
+
+// proxies are those of the target's pods.
+func proxies(f facts.Facts) []traffic.Proxy {
+	var out []traffic.Proxy
+	for _, pod := range f.Pods {
+		if pod.Membership == facts.MemberSidecar {
+			out = append(out, traffic.Proxy{
+				Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Address: pod.IP, Created: pod.Created,
+				Restarts: pod.Restarts, Terminating: pod.Terminating,
+			})
 		}
 	}
 	return out

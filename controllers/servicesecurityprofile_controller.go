@@ -40,6 +40,8 @@ type Reconciler struct {
 	Client   client.Client
 	Resolver *resolve.Resolver
 	Observer traffic.Observer
+	// DryRuns reads what a dry run has counted.
+	DryRuns  traffic.DryRunObserver
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
 	// Interval between two readings of a target's proxies.
@@ -77,11 +79,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 	if err := p.resolve(ctx, r.Resolver); err != nil {
 		return ctrl.Result{}, err
 	}
-	if p.out.Facts.Problem == nil {
+	if p.out.Facts.Actionable() {
 		if err := p.decide(ctx); err != nil {
 			return ctrl.Result{}, err
 		}
 		p.apply(ctx)
+		p.count(ctx)
 	}
 	return p.finish(ctx)
 }
@@ -92,12 +95,15 @@ func (p *run) resolve(ctx context.Context, resolver *resolve.Resolver) error {
 	if err != nil {
 		return fmt.Errorf("resolving the target: %w", err)
 	}
-	if problem := unsupportedBy(p.profile); problem != nil {
-		found.Problem = problem
-	}
 	spec, problem := p.spec()
-	if problem != nil && found.Problem == nil {
-		found.Problem = problem
+	if found.Actionable() {
+		// A conflict is about one section; whatever else is wrong is graver.
+		for _, graver := range []*facts.Problem{unsupportedBy(p.profile), problem, keysProblem(p.profile)} {
+			if graver != nil {
+				found.Problem = graver
+				break
+			}
+		}
 	}
 	found.UnchangedFor = p.known.unchangedFor(found, p.out.Now)
 	p.out.Facts, p.out.Spec = found, spec
@@ -120,6 +126,9 @@ func (p *run) spec() (rollout.Spec, *facts.Problem) {
 // facts read live and from a reading taken after them.
 func (p *run) decide(ctx context.Context) error {
 	p.out.Seen = traffic.Observation{Completeness: traffic.Skipped}
+	if p.out.Facts.Lost(v1alpha1.SectionMTLS) {
+		return nil
+	}
 	p.out.Decision = rollout.Next(p.input())
 	if p.out.Decision.Observe {
 		p.observe(ctx)
@@ -134,7 +143,8 @@ func (p *run) decide(ctx context.Context) error {
 	if err := p.resolve(ctx, p.Resolver.Live()); err != nil {
 		return err
 	}
-	if p.out.Facts.Problem != nil {
+	if !p.out.Facts.Actionable() || p.out.Facts.Lost(v1alpha1.SectionMTLS) {
+		p.out.Decision = rollout.Decision{}
 		return nil
 	}
 	p.observe(ctx)
@@ -163,6 +173,24 @@ func (p *run) observe(ctx context.Context) {
 	p.out.Decision = rollout.Next(p.input())
 }
 
+// count reads what a dry run has counted.
+func (p *run) count(ctx context.Context) {
+	a := p.profile.Spec.Authorization
+	if !dryRun(p.profile) || p.out.Facts.Lost(v1alpha1.SectionAuthorization) {
+		return
+	}
+	within, cancel := context.WithTimeout(ctx, observationTimeout)
+	defer cancel()
+	p.out.Shadow = p.DryRuns.DryRun(within, traffic.DryRunRequest{
+		Proxies: proxies(p.out.Facts), Denies: len(a.DeniedCallers) > 0, Allows: a.Default != v1alpha1.DefaultAllow,
+	})
+}
+
+func dryRun(profile *v1alpha1.ServiceSecurityProfile) bool {
+	a := profile.Spec.Authorization
+	return a != nil && a.Enforcement == v1alpha1.EnforcementDryRun
+}
+
 func (p *run) input() rollout.Input {
 	return rollout.Input{
 		Spec: p.out.Spec, Facts: p.out.Facts, Seen: p.out.Seen, Previous: previous(p.profile.Status),
@@ -173,20 +201,23 @@ func (p *run) input() rollout.Input {
 
 // apply writes what was decided.
 func (p *run) apply(ctx context.Context) {
-	if p.out.Facts.Problem != nil {
+	if !p.out.Facts.Actionable() {
 		return
 	}
-	desired := istio.Render(plan.Build(p.profile, p.out.Facts, p.out.Decision))
+	desired := istio.Render(p.profile.Name, plan.Build(p.profile, p.out.Facts, p.out.Decision))
 	applier := apply.Applier{
-		Client:              p.Client,
-		PeerAuthentications: p.out.Facts.Mesh.PeerAuthentications,
-		DestinationRules:    p.out.Facts.Mesh.DestinationRules,
+		Client: p.Client, Mesh: p.out.Facts.Mesh, Settle: p.Settle,
+		TokensAge:   p.out.Now.Sub(p.known.changed[apply.RequestAuthentication]),
+		PoliciesAge: p.out.Now.Sub(p.known.changed[apply.AuthorizationPolicy]),
 	}
 	// Before the write, whose answer may get lost: it may have been made then.
 	p.known.expect(p.out.Decision, p.out.Seen.Proxies)
 	p.out.Applied, p.out.ApplyError = applier.Apply(ctx, p.profile, desired)
 	for _, change := range p.out.Applied.Changes {
 		writes.WithLabelValues(change.Kind, string(change.Verb)).Inc()
+		if change.Unlike {
+			p.known.touch(change.Kind, p.Clock.Now())
+		}
 		log.FromContext(ctx).Info("Istio object written", "verb", change.Verb, "kind", change.Kind, "name", change.Name)
 	}
 	p.learn()
@@ -223,6 +254,12 @@ func (p *run) finish(ctx context.Context) (ctrl.Result, error) {
 		return ctrl.Result{}, err
 	}
 	after := p.out.Decision.After
+	if dryRun(p.profile) && (after <= 0 || p.Interval < after) {
+		after = p.Interval
+	}
+	if settling := p.out.Applied.Settling; settling > 0 && (after <= 0 || settling < after) {
+		return ctrl.Result{RequeueAfter: settling}, nil
+	}
 	if unsupported := (*apply.UnsupportedError)(nil); after <= 0 && errors.As(p.out.ApplyError, &unsupported) {
 		// Nothing tells that a definition has got a new field.
 		after = unsupportedInterval

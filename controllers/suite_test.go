@@ -191,14 +191,15 @@ func (o *operator) start() {
 	options.Controller.SkipNameValidation = &skip
 	mgr, err := ctrl.NewManager(o.cluster.operator, options)
 	Expect(err).NotTo(HaveOccurred())
+	proxies := sidecar.New(sidecar.Options{Clock: o.clock, Interval: interval, Timeout: time.Second, Port: proxyPort})
 	if o.observer == nil {
-		o.observer = sidecar.New(sidecar.Options{Clock: o.clock, Interval: interval, Timeout: time.Second, Port: proxyPort})
+		o.observer = proxies
 	}
 	var ctx context.Context
 	ctx, o.cancel = context.WithCancel(context.Background())
 	Expect(controllers.Setup(ctx, mgr, controllers.Options{
 		ObservationInterval: interval, SettleTime: settle, IstioNamespace: istioSystem, ClusterDomain: "cluster.local",
-		Concurrency: 4, Observer: o.observer, Clock: o.clock, Registerer: o.metrics,
+		Concurrency: 4, Observer: o.observer, DryRuns: proxies, Clock: o.clock, Registerer: o.metrics,
 	})).To(Succeed())
 	o.done = make(chan error, 1)
 	go func() { o.done <- mgr.Start(ctx) }()

@@ -14,15 +14,15 @@ var unsupported = []struct {
 	what  string
 	asked func(v1alpha1.ServiceSecurityProfileSpec) bool
 }{
-	{"target kind Gateway", targets(v1alpha1.TargetGateway)},
-	{"target kind Namespace", targets(v1alpha1.TargetNamespace)},
-	{"target kind Mesh", targets(v1alpha1.TargetMesh)},
-	{"the section jwt", func(s v1alpha1.ServiceSecurityProfileSpec) bool { return s.JWT != nil }},
-	{"the section authorization", func(s v1alpha1.ServiceSecurityProfileSpec) bool { return s.Authorization != nil }},
+	{"rollout.strategy Staged for target kind Namespace (write Immediate, or a profile for each workload)", staged(v1alpha1.TargetNamespace)},
+	{"rollout.strategy Staged for target kind Mesh (write Immediate, or a profile for each workload)", staged(v1alpha1.TargetMesh)},
 }
 
-func targets(kind v1alpha1.TargetKind) func(v1alpha1.ServiceSecurityProfileSpec) bool {
-	return func(s v1alpha1.ServiceSecurityProfileSpec) bool { return s.Target.Kind == kind }
+func staged(kind v1alpha1.TargetKind) func(v1alpha1.ServiceSecurityProfileSpec) bool {
+	return func(s v1alpha1.ServiceSecurityProfileSpec) bool {
+		return s.Target.Kind == kind && s.MTLS != nil && s.MTLS.Mode == v1alpha1.ModeStrict &&
+			(s.MTLS.Rollout == nil || s.MTLS.Rollout.Strategy != v1alpha1.StrategyImmediate)
+	}
 }
 
 // unsupportedBy names what a profile asks for in vain; nil if nothing.
