@@ -3,7 +3,6 @@ package testbed
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,15 +12,12 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/servicesecurity/operator/test/testbed/testapp"
 )
 
 const (
@@ -127,8 +123,13 @@ func (m *Mesh) Curl(ctx context.Context, namespace, app, url string, args ...str
 	if err != nil {
 		return Answer{}, err
 	}
+	return m.CurlFrom(ctx, namespace, pod.Name, url, args...)
+}
+
+// CurlFrom gets a URL from a pod; args are added to curl's.
+func (m *Mesh) CurlFrom(ctx context.Context, namespace, pod, url string, args ...string) (Answer, error) {
 	command := append([]string{"curl", "-sS", "-m", curlTimeout, "-w", "\n%{http_code}"}, args...)
-	result, err := m.agent.Exec(ctx, namespace, pod.Name, "", true, append(command, url)...)
+	result, err := m.agent.Exec(ctx, namespace, pod, "", true, append(command, url)...)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -273,56 +274,4 @@ func (m *Mesh) Stats(ctx context.Context, namespace, app, query string) (string,
 		return "", fmt.Errorf("asking for statistics: %s", response.Status)
 	}
 	return string(body), nil
-}
-
-// Totals is what a load client, a pod of the app, has counted so far.
-func (m *Mesh) Totals(ctx context.Context, namespace, app string) (testapp.Totals, error) {
-	var totals testapp.Totals
-	answer, err := m.Curl(ctx, namespace, app, "http://127.0.0.1:9091/totals")
-	if err != nil {
-		return totals, err
-	}
-	if answer.HTTPCode != http.StatusOK {
-		return totals, fmt.Errorf("asking the client for its totals: status %d: %s", answer.HTTPCode, answer.Stderr)
-	}
-	if err := json.Unmarshal([]byte(answer.Body), &totals); err != nil {
-		return totals, fmt.Errorf("reading the client's totals: %w", err)
-	}
-	return totals, nil
-}
-
-// Served waits until a load client has been served for a second without a failure, and makes it count from there: what
-// failed while its server or its own proxy was coming up is nobody's fault.
-func (m *Mesh) Served(ctx context.Context, namespace, app string) error {
-	return await(ctx, fmt.Sprintf("client %s in %s to be served", app, namespace), func(ctx context.Context) error {
-		if err := m.resetTotals(ctx, namespace, app); err != nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Second):
-		}
-		totals, err := m.Totals(ctx, namespace, app)
-		switch {
-		case err != nil:
-			return err
-		case totals.Failed() > 0:
-			return fmt.Errorf("it had %d failures, first %v", totals.Failed(), totals.Errors)
-		case totals.Requests == 0 && totals.Stream.BytesReceived == 0:
-			return errors.New("it got no answer yet")
-		}
-		return m.resetTotals(ctx, namespace, app)
-	})
-}
-
-func (m *Mesh) resetTotals(ctx context.Context, namespace, app string) error {
-	answer, err := m.Curl(ctx, namespace, app, "http://127.0.0.1:9091/reset")
-	if err != nil {
-		return err
-	}
-	if answer.HTTPCode != http.StatusOK {
-		return fmt.Errorf("resetting the client's totals: status %d: %s", answer.HTTPCode, answer.Stderr)
-	}
-	return nil
 }

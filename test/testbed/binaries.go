@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -55,20 +56,46 @@ func binRoot() (string, error) {
 	if dir := os.Getenv("TESTBED_BIN"); dir != "" {
 		return filepath.Abs(dir)
 	}
+	dir, err := checkout()
+	if err != nil {
+		return "", fmt.Errorf("%w; set TESTBED_BIN to the folder of the test bed's binaries", err)
+	}
+	return filepath.Join(dir, "bin"), nil
+}
+
+// checkout is the one that the working directory is in.
+func checkout() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("finding the checkout: %w", err)
 	}
 	for {
 		if _, err := os.Stat(filepath.Join(dir, "hack", "testbed", "build.sh")); err == nil {
-			return filepath.Join(dir, "bin"), nil
+			return dir, nil
 		}
 		parent := filepath.Dir(dir)
 		if parent == dir {
-			return "", errors.New("finding the checkout: the working directory is in none; set TESTBED_BIN to the folder of the test bed's binaries")
+			return "", errors.New("finding the checkout: the working directory is in none")
 		}
 		dir = parent
 	}
+}
+
+// gatewayAPICRDs is the folder of Gateway API's CRDs, in the version that Istio is built with. Go fetches its module when
+// it is not there, which needs the host's network.
+func gatewayAPICRDs() (string, error) {
+	const pkg = "apis/v1"
+	dir, err := checkout()
+	if err != nil {
+		return "", err
+	}
+	list := exec.Command("go", "list", "-mod=readonly", "-find", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api/"+pkg)
+	list.Dir = filepath.Join(dir, "hack", "testbed", "istio")
+	out, err := list.Output()
+	if err != nil {
+		return "", fmt.Errorf("finding Gateway API's module: %w", err)
+	}
+	return filepath.Join(strings.TrimSuffix(strings.TrimSpace(string(out)), pkg), "config", "crd", "standard"), nil
 }
 
 // kubernetesBinaries returns where each named binary is: in KUBEBUILDER_ASSETS when that has it, else in bin/.

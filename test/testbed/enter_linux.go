@@ -73,6 +73,7 @@ func Prerequisites() error {
 		},
 		func() error { _, err := meshFiles(); return err },
 		func() error { _, err := envoyBinary(); return err },
+		func() error { _, err := gatewayAPICRDs(); return err },
 	} {
 		err := find()
 		var binaries *MissingError

@@ -19,6 +19,14 @@ var (
 	sleepManifest string
 	//go:embed manifests/tcp-echo.yaml
 	tcpEchoManifest string
+	//go:embed manifests/bookinfo.yaml
+	bookinfoManifest string
+	//go:embed manifests/online-shop.yaml
+	onlineShopManifest string
+	//go:embed manifests/fruits-api.yaml
+	fruitsAPIManifest string
+	//go:embed manifests/ingressgateway.yaml
+	ingressGatewayManifest string
 	//go:embed manifests/telemetry.yaml
 	telemetryManifest string
 )
@@ -31,6 +39,39 @@ func Sleep(namespace string) string { return in(namespace, sleepManifest) }
 
 // TCPEcho is the YAML of a ServiceAccount, Service and Deployment tcp-echo, which sends back what it receives on port 9000.
 func TCPEcho(namespace string) string { return in(namespace, tcpEchoManifest) }
+
+// Bookinfo is the YAML of productpage, details, reviews v1 to v3 and ratings, each on port 9080 with an account of its own; reviews-v2 has no sidecar.
+func Bookinfo(namespace string) string { return in(namespace, bookinfoManifest) }
+
+// OnlineShop is the YAML of a frontend and three services behind it.
+func OnlineShop(namespace string) string { return in(namespace, onlineShopManifest) }
+
+// FruitsAPI is the YAML of a Service and Deployment on port 80, and of the Service bookclub, which has no sidecar.
+func FruitsAPI(namespace string) string { return in(namespace, fruitsAPIManifest) }
+
+// IngressGateway is the YAML of a classic ingress gateway, istio: ingressgateway, whose Deployment is filled by injection.
+func IngressGateway(namespace string) string { return in(namespace, ingressGatewayManifest) }
+
+// demoImages are the images of the demos and what the service program is told to be for each.
+var demoImages = map[string][]string{
+	"examples-bookinfo-productpage-v1": {
+		"--name=productpage", "--version=v1", "--page=/productpage", "--call=details=http://details:9080/details/0", "--call=reviews=http://reviews:9080/reviews/0",
+	},
+	"examples-bookinfo-details-v1": {"--name=details", "--version=v1"},
+	"examples-bookinfo-ratings-v1": {"--name=ratings", "--version=v1"},
+	"examples-bookinfo-reviews-v1": {"--name=reviews", "--version=v1"},
+	"examples-bookinfo-reviews-v2": {"--name=reviews", "--version=v2", "--page=/reviews", "--call=ratings=http://ratings:9080/ratings/0"},
+	"examples-bookinfo-reviews-v3": {"--name=reviews", "--version=v3", "--page=/reviews", "--call=ratings=http://ratings:9080/ratings/0"},
+	"frontend": {
+		"--name=frontend", "--port=8080", "--page=/product", "--call=productcatalogservice=http://$PRODUCT_CATALOG_SERVICE_ADDR/products",
+		"--call=currencyservice=http://$CURRENCY_SERVICE_ADDR/currencies", "--call=cartservice=http://$CART_SERVICE_ADDR/cart",
+	},
+	"productcatalogservice": {"--name=productcatalogservice", "--port=3550"},
+	"currencyservice":       {"--name=currencyservice", "--port=7000"},
+	"cartservice":           {"--name=cartservice", "--port=7070"},
+	"fruits-api":            {"--name=fruits-api", "--version=1", "--port=3000"},
+	"book-club":             {"--name=bookclub", "--port=3000"},
+}
 
 // LoadClient is the YAML of a ServiceAccount and Deployment name that runs the client image with flags; see testapp.
 func LoadClient(namespace, name string, flags ...string) (string, error) {

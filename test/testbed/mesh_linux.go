@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,10 +40,12 @@ type Image = node.Image
 
 // MeshOptions says what a mesh has beside Istio and one node.
 type MeshOptions struct {
-	// Images are added to the bed's own: Istio's proxy, httpbin, sleep, tcp-echo and client.
+	// Images are added to the bed's own: Istio's proxy, httpbin, sleep, tcp-echo, client, and those of the demos.
 	Images map[string]Image
 	// CRDs are files or folders of CustomResourceDefinitions to install.
 	CRDs []string
+	// GatewayAPI installs the CRDs of gateway.networking.k8s.io, for whose Gateways istiod makes Deployments.
+	GatewayAPI bool
 	// MeshConfig is laid over the bed's mesh configuration.
 	MeshConfig map[string]any
 	// ConnectionStats makes proxies expose their open connections and what STRICT refused, which they do not by default.
@@ -66,6 +69,7 @@ type Mesh struct {
 	nodeLog      *os.File
 	proxy        *process.Process
 	client       client.Client
+	loads        atomic.Int32
 }
 
 // StartMesh starts a mesh and returns when it can take Deployments. It needs Enter to have returned.
@@ -85,8 +89,16 @@ func StartMesh(ctx context.Context, options MeshOptions) (_ *Mesh, err error) {
 	if err := netns.Batch(ctx, "addr add "+nodeAddress+"/32 dev lo", "route add "+defaultServiceCIDR+" dev lo src "+nodeAddress); err != nil {
 		return nil, err
 	}
+	crds := options.CRDs
+	if options.GatewayAPI {
+		dir, err := gatewayAPICRDs()
+		if err != nil {
+			return nil, err
+		}
+		crds = append([]string{dir}, crds...)
+	}
 	m.controlPlane, err = StartControlPlane(ctx, ControlPlaneOptions{
-		CRDs: options.CRDs, ControllerManager: true, Scheduler: true, Audit: options.Audit, APIServerArgs: options.APIServerArgs,
+		CRDs: crds, ControllerManager: true, Scheduler: true, Audit: options.Audit, APIServerArgs: options.APIServerArgs,
 		Dir: m.dir, address: nodeAddress, port: apiPort,
 	})
 	if err != nil {
@@ -248,6 +260,9 @@ func (m *Mesh) images(own map[string]Image) (map[string]Image, error) {
 	}}
 	for _, app := range []string{"httpbin", "sleep", "tcp-echo", "client"} {
 		images[app] = Image{Command: []string{program, appArgument, app}}
+	}
+	for name, flags := range demoImages {
+		images[name] = Image{Command: append([]string{program, appArgument, "service"}, flags...)}
 	}
 	var absent missing
 	for name, image := range own {

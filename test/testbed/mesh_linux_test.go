@@ -2,10 +2,12 @@ package testbed
 
 import (
 	"errors"
+	"path"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 func TestBootstrapFiltersTheStatisticsListener(t *testing.T) {
@@ -56,6 +58,30 @@ func TestManifestsAreInTheirNamespace(t *testing.T) {
 		for _, o := range objects {
 			if o.GetNamespace() != "ns" || o.GetName() != name {
 				t.Errorf("%s: %s %s/%s", name, o.GetKind(), o.GetNamespace(), o.GetName())
+			}
+		}
+	}
+}
+
+func TestDemosHaveTheirImages(t *testing.T) {
+	for name, manifest := range map[string]string{"Bookinfo": Bookinfo("ns"), "the shop": OnlineShop("ns"), "the fruits": FruitsAPI("ns")} {
+		objects, err := Objects([]byte(manifest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if o.GetNamespace() != "ns" {
+				t.Errorf("%s: %s %s/%s", name, o.GetKind(), o.GetNamespace(), o.GetName())
+			}
+			containers, _, err := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range containers {
+				image, _, _ := strings.Cut(path.Base(c.(map[string]any)["image"].(string)), ":")
+				if demoImages[image] == nil {
+					t.Errorf("%s: there is no image %s", name, image)
+				}
 			}
 		}
 	}

@@ -50,6 +50,11 @@ func Add(ctx context.Context, name, address, source string) (*Namespace, error) 
 	if err := batch(ctx, inner, "-n", name); err != nil {
 		return nil, fmt.Errorf("configuring network namespace %s: %w", name, err)
 	}
+	// As container runtimes do: a gateway listens on port 80 without being root.
+	open := exec.CommandContext(ctx, "ip", "netns", "exec", name, "sh", "-c", "echo 0 >/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if output, err := open.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("opening low ports in network namespace %s: %w: %s", name, err, bytes.TrimSpace(output))
+	}
 	return n, nil
 }
 

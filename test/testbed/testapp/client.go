@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +27,7 @@ const (
 
 // Totals is what a client did and what failed. Nothing is tried twice: each failure is counted and named once.
 type Totals struct {
-	// Requests over kept connections, and those that got no answer or one of 400 and above.
+	// Requests over kept connections, and those that got no answer or an unexpected one.
 	Requests int `json:"requests"`
 	Failures int `json:"failures"`
 	// Statuses counts answers, of both kinds of requests, by status.
@@ -72,6 +74,25 @@ type clientOptions struct {
 	duration    time.Duration
 	timeout     time.Duration
 	control     string
+	method      string
+	headers     headerFlag
+	expect      int
+}
+
+// headerFlag is a flag "Name: value" that may be given more than once.
+type headerFlag http.Header
+
+// String prints the flag's value.
+func (h headerFlag) String() string { return fmt.Sprint(http.Header(h)) }
+
+// Set adds a header.
+func (h headerFlag) Set(text string) error {
+	name, value, ok := strings.Cut(text, ":")
+	if !ok {
+		return errors.New("write NAME: VALUE")
+	}
+	http.Header(h).Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	return nil
 }
 
 type load struct {
@@ -84,7 +105,7 @@ type load struct {
 
 // client makes requests at a steady rate over kept connections, others on fresh ones, and holds a TCP connection, as asked; it ends by signal or duration and prints its totals.
 func client(ctx context.Context, args []string) error {
-	var o clientOptions
+	o := clientOptions{headers: headerFlag{"User-Agent": {"testbed-client"}}}
 	flags := flag.NewFlagSet("client", flag.ContinueOnError)
 	flags.StringVar(&o.url, "url", "", "what to get")
 	flags.Float64Var(&o.rate, "rate", 10, "requests a second over kept connections")
@@ -94,6 +115,9 @@ func client(ctx context.Context, args []string) error {
 	flags.DurationVar(&o.duration, "duration", 0, "how long to run; 0 means until a signal")
 	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer")
 	flags.StringVar(&o.control, "control", "127.0.0.1:9091", "where to serve /totals and /reset")
+	flags.StringVar(&o.method, "method", http.MethodGet, "how to ask")
+	flags.Var(o.headers, "header", `header "Name: value" to send; may be repeated`)
+	flags.IntVar(&o.expect, "expect", 0, "the only status that is no failure; 0 means any below 400")
 	if err := flags.Parse(args); err != nil {
 		return fmt.Errorf("reading the flags: %w", err)
 	}
@@ -259,8 +283,7 @@ func (l *load) dial(ctx context.Context, address string) (*connection, error) {
 func (l *load) request(c *connection, last bool) (closes bool, err error) {
 	c.broken = true // until proven otherwise
 	request := &http.Request{
-		Method: http.MethodGet, URL: l.target, Host: l.target.Host, Close: last,
-		Header: http.Header{"User-Agent": {"testbed-client"}},
+		Method: l.options.method, URL: l.target, Host: l.target.Host, Close: last, Header: http.Header(l.options.headers),
 	}
 	if err := c.SetDeadline(time.Now().Add(l.options.timeout)); err != nil {
 		return false, fmt.Errorf("setting a deadline: %w", err)
@@ -278,10 +301,17 @@ func (l *load) request(c *connection, last bool) (closes bool, err error) {
 	}
 	c.broken = false
 	l.count(func(t *Totals) { t.Statuses[response.StatusCode]++ })
-	if response.StatusCode >= http.StatusBadRequest {
+	if l.unexpected(response.StatusCode) {
 		err = fmt.Errorf("the answer is %s", response.Status)
 	}
 	return response.Close, err
+}
+
+func (l *load) unexpected(status int) bool {
+	if l.options.expect != 0 {
+		return status != l.options.expect
+	}
+	return status >= http.StatusBadRequest
 }
 
 // hold keeps one TCP connection on which a line goes out and comes back every second.

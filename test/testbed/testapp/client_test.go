@@ -102,3 +102,41 @@ func TestHandler(t *testing.T) {
 		})
 	}
 }
+
+func TestClientAsksAsToldAndExpectsOneStatus(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodPost || r.Header.Get("Hello") != "world" {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	defer server.Close()
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := headerFlag{}
+	if header.Set("no colon") == nil {
+		t.Error("a header without a value passed")
+	}
+	if err := header.Set("hello: world"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		method         string
+		expect, failed int
+	}{{http.MethodPost, http.StatusOK, 0}, {http.MethodPost, 0, 0}, {http.MethodGet, http.StatusOK, 1}, {http.MethodGet, 0, 1}, {http.MethodGet, http.StatusForbidden, 0}} {
+		l := &load{
+			options: clientOptions{timeout: time.Second, method: test.method, headers: header, expect: test.expect},
+			target:  target, totals: Totals{Statuses: map[int]int{}},
+		}
+		c, err := l.dial(t.Context(), l.address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = l.request(c, true)
+		_ = c.Close()
+		if (err != nil) != (test.failed == 1) {
+			t.Errorf("%+v: got %v", test, err)
+		}
+	}
+}

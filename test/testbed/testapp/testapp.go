@@ -1,5 +1,5 @@
-// Package testapp takes a command line and is one of the programs that a test bed's pods run: an HTTP server, a TCP server, a client that counts
-// what fails, or something that just stays.
+// Package testapp takes a command line and is one of the programs that a test bed's pods run: an HTTP server, a service that calls others, a TCP
+// server, a client that counts what fails, or something that just stays.
 package testapp
 
 import (
@@ -26,11 +26,11 @@ func Main(args []string) int {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 	programs := map[string]func(context.Context, []string) error{
-		"httpbin": httpbin, "tcp-echo": tcpEcho, "client": client,
+		"httpbin": httpbin, "tcp-echo": tcpEcho, "service": service, "client": client,
 		"sleep": sleep,
 	}
 	if len(args) == 0 || programs[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: httpbin|tcp-echo|client|sleep [flags]")
+		fmt.Fprintln(os.Stderr, "usage: httpbin|tcp-echo|service|client|sleep [flags]")
 		return 2
 	}
 	if err := programs[args[0]](ctx, args[1:]); err != nil {
