@@ -51,7 +51,23 @@ var _ = Describe("A profile that cannot be accepted", func() {
 		}, "Invalid", "has no key"),
 		Entry("a private key", ready, func(p *v1alpha1.ServiceSecurityProfile) {
 			p.Spec.JWT = &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://example.com", JWKS: `{"keys": [{"kty": "OKP", "crv": "Ed25519", "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`}}}
-		}, "Invalid", "has a private key"),
+		}, "Invalid", "has a private or symmetric key"),
+		Entry("tokens for a pod in ambient mode", func(ctx context.Context, ns string) {
+			ready(ctx, ns)
+			ambient := &corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{
+					Namespace: ns, Name: "ambient", Labels: map[string]string{"app": "httpbin"},
+					Annotations: map[string]string{"ambient.istio.io/redirection": "enabled"},
+				},
+				Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+			}
+			Eventually(func() error { return k8s.Create(ctx, ambient) }).WithContext(ctx).Should(Succeed())
+		}, func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.JWT = &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://example.com"}}}
+		}, "Unsupported", "is in ambient mode"),
+		Entry("a symmetric key", ready, func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.JWT = &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://example.com", JWKS: `{"keys": [{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}]}`}}}
+		}, "Invalid", "has a private or symmetric key"),
 		Entry("Staged for a namespace", ready, func(p *v1alpha1.ServiceSecurityProfile) {
 			p.Spec.Target = v1alpha1.Target{Kind: v1alpha1.TargetNamespace}
 		}, "Unsupported", "rollout.strategy Staged for target kind Namespace"),

@@ -42,8 +42,8 @@ func wrongWith(text string) string {
 	for i := range set.Len() {
 		key, _ := set.Get(i)
 		switch key.(type) {
-		case jwk.RSAPrivateKey, jwk.ECDSAPrivateKey, jwk.OKPPrivateKey:
-			return fmt.Sprintf("has a private key (key %d), which everybody who reads the profile could sign tokens with: replace that key at the issuer, and write public keys only", i+1)
+		case jwk.RSAPrivateKey, jwk.ECDSAPrivateKey, jwk.OKPPrivateKey, jwk.SymmetricKey:
+			return fmt.Sprintf("has a private or symmetric key (key %d), which everybody who reads the profile could sign tokens with: replace that key at the issuer, and write public keys only", i+1)
 		}
 	}
 	return ""

@@ -26,8 +26,12 @@ type knowledge struct {
 	// objects as they were last seen, and since when they are so.
 	objects string
 	since   time.Time
+	// began is when the operator first saw the profile.
+	began time.Time
 	// changed is when something that Istio reads was last written, by kind.
 	changed map[string]time.Time
+	// counted is when the counts of a dry run were last read.
+	counted time.Time
 	// held is the profile's PeerAuthentication as it was last written.
 	held facts.Policy
 	// baseline is what the proxies' listener counters were when STRICT was written; nil unless that is being verified.
@@ -41,7 +45,7 @@ type knowledge struct {
 	untold *v1alpha1.ServiceSecurityProfileStatus
 }
 
-func (r *Reconciler) remember(name types.NamespacedName, uid types.UID) *knowledge {
+func (r *Reconciler) remember(name types.NamespacedName, uid types.UID, now time.Time) *knowledge {
 	r.memory.mu.Lock()
 	defer r.memory.mu.Unlock()
 	if r.memory.profiles == nil {
@@ -53,7 +57,7 @@ func (r *Reconciler) remember(name types.NamespacedName, uid types.UID) *knowled
 		ok = false
 	}
 	if !ok {
-		known = &knowledge{uid: uid}
+		known = &knowledge{uid: uid, began: now}
 		r.memory.profiles[name] = known
 	}
 	return known
@@ -83,6 +87,15 @@ func (k *knowledge) touch(kind string, now time.Time) {
 		k.changed = map[string]time.Time{}
 	}
 	k.changed[kind] = now
+}
+
+// age is how long ago something that Istio reads was last written, or may have been: another operator may have done so a
+// moment before this one started.
+func (k *knowledge) age(kind string, now time.Time) time.Duration {
+	if changed, ok := k.changed[kind]; ok {
+		return now.Sub(changed)
+	}
+	return now.Sub(k.began)
 }
 
 // expect prepares for the write of a decision. What is about to change must not be taken for drift afterwards, and what the

@@ -73,7 +73,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		// Owner references make the garbage collector take the objects away in the right order.
 		return ctrl.Result{}, nil
 	}
-	known := r.remember(req.NamespacedName, profile.UID)
+	known := r.remember(req.NamespacedName, profile.UID, r.Clock.Now())
 	p := &run{Reconciler: r, profile: known.current(profile), known: known}
 	p.out = status.Input{Profile: p.profile, Now: r.Clock.Now()}
 	if err := p.resolve(ctx, r.Resolver); err != nil {
@@ -98,7 +98,7 @@ func (p *run) resolve(ctx context.Context, resolver *resolve.Resolver) error {
 	spec, problem := p.spec()
 	if found.Actionable() {
 		// A conflict is about one section; whatever else is wrong is graver.
-		for _, graver := range []*facts.Problem{unsupportedBy(p.profile), problem, keysProblem(p.profile)} {
+		for _, graver := range []*facts.Problem{unsupportedBy(p.profile), problem, keysProblem(p.profile), ambientProblem(p.profile, found)} {
 			if graver != nil {
 				found.Problem = graver
 				break
@@ -176,9 +176,10 @@ func (p *run) observe(ctx context.Context) {
 // count reads what a dry run has counted.
 func (p *run) count(ctx context.Context) {
 	a := p.profile.Spec.Authorization
-	if !dryRun(p.profile) || p.out.Facts.Lost(v1alpha1.SectionAuthorization) {
+	if !p.counts() || p.out.Now.Sub(p.known.counted).Abs() < p.Interval {
 		return
 	}
+	p.known.counted = p.out.Now
 	within, cancel := context.WithTimeout(ctx, observationTimeout)
 	defer cancel()
 	p.out.Shadow = p.DryRuns.DryRun(within, traffic.DryRunRequest{
@@ -186,9 +187,10 @@ func (p *run) count(ctx context.Context) {
 	})
 }
 
-func dryRun(profile *v1alpha1.ServiceSecurityProfile) bool {
-	a := profile.Spec.Authorization
-	return a != nil && a.Enforcement == v1alpha1.EnforcementDryRun
+// counts says whether a dry run goes on.
+func (p *run) counts() bool {
+	a := p.profile.Spec.Authorization
+	return a != nil && a.Enforcement == v1alpha1.EnforcementDryRun && p.out.Facts.Actionable() && !p.out.Facts.Lost(v1alpha1.SectionAuthorization)
 }
 
 func (p *run) input() rollout.Input {
@@ -207,8 +209,8 @@ func (p *run) apply(ctx context.Context) {
 	desired := istio.Render(p.profile.Name, plan.Build(p.profile, p.out.Facts, p.out.Decision))
 	applier := apply.Applier{
 		Client: p.Client, Mesh: p.out.Facts.Mesh, Settle: p.Settle,
-		TokensAge:   p.out.Now.Sub(p.known.changed[apply.RequestAuthentication]),
-		PoliciesAge: p.out.Now.Sub(p.known.changed[apply.AuthorizationPolicy]),
+		TokensAge:   p.known.age(apply.RequestAuthentication, p.out.Now),
+		PoliciesAge: p.known.age(apply.AuthorizationPolicy, p.out.Now),
 	}
 	// Before the write, whose answer may get lost: it may have been made then.
 	p.known.expect(p.out.Decision, p.out.Seen.Proxies)
@@ -226,7 +228,7 @@ func (p *run) apply(ctx context.Context) {
 // learn remembers what was done, and drops what is not needed any more.
 func (p *run) learn() {
 	d := p.out.Decision
-	if p.out.ApplyError == nil || p.out.Applied.Holds(apply.PeerAuthentication) {
+	if !p.out.Applied.PeerHeld && (p.out.ApplyError == nil || p.out.Applied.Holds(apply.PeerAuthentication)) {
 		p.known.held = d.Held(p.out.Facts.Target, p.known.held)
 		if d.Switched {
 			promotions.Inc()
@@ -253,21 +255,26 @@ func (p *run) finish(ctx context.Context) (ctrl.Result, error) {
 	if err := p.out.ApplyError; err != nil && !permanent(err) {
 		return ctrl.Result{}, err
 	}
+	if after := p.again(); after > 0 {
+		return ctrl.Result{RequeueAfter: wait.Jitter(after, jitter)}, nil
+	}
+	return ctrl.Result{}, nil
+}
+
+// again is when to look again although nothing changes; zero for never.
+func (p *run) again() time.Duration {
 	after := p.out.Decision.After
-	if dryRun(p.profile) && (after <= 0 || p.Interval < after) {
+	if p.counts() && (after <= 0 || p.Interval < after) {
 		after = p.Interval
 	}
 	if settling := p.out.Applied.Settling; settling > 0 && (after <= 0 || settling < after) {
-		return ctrl.Result{RequeueAfter: settling}, nil
+		after = settling
 	}
 	if unsupported := (*apply.UnsupportedError)(nil); after <= 0 && errors.As(p.out.ApplyError, &unsupported) {
 		// Nothing tells that a definition has got a new field.
-		after = unsupportedInterval
+		return unsupportedInterval
 	}
-	if after <= 0 {
-		return ctrl.Result{}, nil
-	}
-	return ctrl.Result{RequeueAfter: wait.Jitter(after, jitter)}, nil
+	return after
 }
 
 // stale says that nothing went wrong but that the objects have changed since they were read.

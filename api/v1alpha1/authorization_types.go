@@ -77,7 +77,7 @@ type ServiceAccountRef string
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=256
 // +kubebuilder:validation:XValidation:rule="!self.startsWith('spiffe://')",message="write a principal without spiffe://, such as cluster.local/ns/shop/sa/checkout"
-// +kubebuilder:validation:XValidation:rule=`self.matches(r'^(\*|\*?[^\s*]+|[^\s*]+\*)$')`,message="write a principal such as cluster.local/ns/shop/sa/checkout, with a * at its start or its end only"
+// +kubebuilder:validation:XValidation:rule=`self.matches(r'^(\*|\*[-A-Za-z0-9_./:]+|[^\s*]+\*?)$')`,message="write a principal such as cluster.local/ns/shop/sa/checkout, with a * at its start or its end only, and after a * at its start nothing but letters, digits and - _ . / :"
 type Principal string
 
 // NamespaceName is the name of a namespace.
@@ -96,11 +96,11 @@ type NamespaceName string
 type IPBlock string
 
 // RequestPrincipal is a token's issuer/subject, with a "*" at its start or
-// end if wanted.
+// end if wanted. What stands after the last / is the subject.
 //
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=256
-// +kubebuilder:validation:XValidation:rule=`self.matches(r'^(\*|\*?[^\s*]*/[^\s*]*|\*[^\s*]+|[^\s*]+\*)$')`,message="write a request principal as issuer/subject, such as https://accounts.example.com/alice, with a * at its start or its end only"
+// +kubebuilder:validation:XValidation:rule=`self.matches(r'^(\*|\*?[^\s*]*/([^\s*/]+\*?|\*))$') && !self.matches(r'^[^/]*:/+[^/]*$')`,message="write a request principal as issuer/subject, such as https://accounts.example.com/alice, with a * at the start of the issuer or at the end of the subject: https://accounts.example.com/* is whoever has a token of that issuer"
 type RequestPrincipal string
 
 // Caller is a kind of request. The identity kinds (serviceAccounts,

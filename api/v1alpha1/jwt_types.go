@@ -29,7 +29,9 @@ type JWT struct {
 	Requirement TokenRequirement `json:"requirement,omitempty"`
 
 	// exemptPaths are paths that need no token, such as health checks. A bad
-	// token is still refused there, and authorization still applies. It cannot
+	// token is still refused there, and authorization still applies. Prefer
+	// exact paths: what an application makes of "/public/..%2Fadmin" is its own
+	// affair, and Istio sees a path under /public/. It cannot
 	// be combined with requiredPaths. At most 16.
 	// +optional
 	// +listType=set
@@ -42,7 +44,7 @@ type JWT struct {
 
 	// requiredPaths are the only paths that need a token. An application that
 	// reads a path otherwise than Istio does can be reached around them, so
-	// prefer exemptPaths, with which it cannot. At most 16.
+	// prefer exemptPaths with exact paths, around which it cannot. At most 16.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
@@ -100,6 +102,7 @@ type URL string
 type Issuer struct {
 	// issuer is the issuer exactly as it stands in the token's iss claim.
 	// +required
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('*') && !self.endsWith('*')",message="write the issuer exactly as it stands in its tokens, without a * at its start or end: one * would stand for other issuers"
 	Issuer Text `json:"issuer"`
 
 	// jwksUri is the address of the issuer's key set (JWKS). istiod fetches it,

@@ -419,7 +419,7 @@ type DryRunCount struct {
 
 // WarningType is a kind of thing that works but should be known.
 //
-// +kubebuilder:validation:Enum=PortNotMapped;PodsNotInMesh;PodsNotReachable;ClientsSendPlaintext;DestinationRuleReplaced;DestinationRuleWithheld;PlaintextRefusedByIdentity;StreamsNotVisible;CallersNotVisible;ObservationSkipped;VerificationFailed;ForeignRequestAuthentication;ForeignAuthorizationPolicy;CallerNotFound;TokenOnTCPPort;TokenOnUndeclaredPort;CallerOnTCPPort;CallerOnUndeclaredPort;ExemptPathDead;RequiredPathsEvadable;InsecureKeys
+// +kubebuilder:validation:Enum=PortNotMapped;PodsNotInMesh;PodsNotReachable;ClientsSendPlaintext;DestinationRuleReplaced;DestinationRuleWithheld;PlaintextRefusedByIdentity;StreamsNotVisible;CallersNotVisible;RemoteClustersNotVisible;ScheduledJobOutsideWindow;ObservationSkipped;VerificationFailed;ForeignRequestAuthentication;ForeignAuthorizationPolicy;CallerNotFound;TokenOnTCPPort;TokenOnUndeclaredPort;CallerOnTCPPort;CallerOnUndeclaredPort;ExemptPathDead;RequiredPathsEvadable;InsecureKeys
 type WarningType string
 
 // The warning types.
@@ -450,6 +450,12 @@ const (
 	// WarningCallersNotVisible: verification cannot see failures on the callers'
 	// side.
 	WarningCallersNotVisible WarningType = "CallersNotVisible"
+	// WarningRemoteClustersNotVisible: the operator may not see whether the mesh
+	// has remote clusters.
+	WarningRemoteClustersNotVisible WarningType = "RemoteClustersNotVisible"
+	// WarningScheduledJobOutsideWindow: a scheduled job that may call the target
+	// runs less often than once in the observation window.
+	WarningScheduledJobOutsideWindow WarningType = "ScheduledJobOutsideWindow"
 	// WarningObservationSkipped: STRICT was written without observation.
 	WarningObservationSkipped WarningType = "ObservationSkipped"
 	// WarningVerificationFailed: verification failed, and rollback is Never.
@@ -465,7 +471,7 @@ const (
 	WarningCallerNotFound WarningType = "CallerNotFound"
 	// WarningTokenOnTCPPort: a declared TCP port, which has no requests, takes
 	// connections without a token.
-	WarningTokenOnTCPPort WarningType = "TokenOnTCPPort"
+	WarningTokenOnTCPPort WarningType = "TokenOnTCPPort" //nolint:gosec // it names a warning
 	// WarningTokenOnUndeclaredPort: a port without a declared protocol refuses
 	// what turns out not to be HTTP.
 	WarningTokenOnUndeclaredPort WarningType = "TokenOnUndeclaredPort"

@@ -55,6 +55,8 @@ type Result struct {
 	Resources []v1alpha1.ResourceRef
 	// PoliciesFailed says that tokens and callers are not as they are to be, because something could not be written.
 	PoliciesFailed bool
+	// PeerHeld says that mutual TLS was left as it is, so that nothing gets in before the policies can refuse it.
+	PeerHeld bool
 	// Settling is how long it takes until the rest may be written, since it rests on what was written a moment ago; 0 if
 	// there is no rest.
 	Settling time.Duration
@@ -80,18 +82,27 @@ type Applier struct {
 
 // Apply makes the cluster hold the desired objects, for a profile in whose name they are owned. Clients are told to use
 // mutual TLS before the server demands it, and to stop before it refuses it; policies and tokens are explained at policies.
-// What cannot be written of mutual TLS does not keep the rest from being written, and the reverse; the errors are joined, and are ForeignObjectError, UnsupportedError, NotInstalledError or the
+// What cannot be written of mutual TLS does not keep the rest from being written; the server does not become more lenient
+// by an edit of the profile while its policies cannot be written. The errors are joined, and are ForeignObjectError, UnsupportedError, NotInstalledError or the
 // API server's.
 func (a *Applier) Apply(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile, desired istio.Objects) (Result, error) {
 	w := &writer{client: a.Client, profile: profile}
-	steps := []func(context.Context, *writer, istio.Objects){a.destinationRules, a.peerAuthentication, a.policies}
-	if serverFirst(desired) {
-		// What will still be refused is refused by the policies before the server takes more.
-		steps = []func(context.Context, *writer, istio.Objects){a.policies, a.peerAuthentication, a.destinationRules}
+	if !serverFirst(desired) {
+		a.destinationRules(ctx, w, desired)
+		a.peerAuthentication(ctx, w, desired)
+		a.policies(ctx, w, desired)
+		return w.result, errors.Join(w.errs...)
 	}
-	for _, step := range steps {
-		step(ctx, w, desired)
+	// What is refused in the end is refused by the policies before the server takes more.
+	a.policies(ctx, w, desired)
+	if pending := w.result.Settling > 0 || w.result.PoliciesFailed; pending && desired.Loosens {
+		w.keep(ctx, peerKind)
+		w.keep(ctx, ruleKind)
+		w.result.PeerHeld = true
+		return w.result, errors.Join(w.errs...)
 	}
+	a.peerAuthentication(ctx, w, desired)
+	a.destinationRules(ctx, w, desired)
 	return w.result, errors.Join(w.errs...)
 }
 

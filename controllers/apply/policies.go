@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -42,13 +43,14 @@ func (a *Applier) policies(ctx context.Context, w *writer, desired istio.Objects
 
 // installed says whether there are the kinds to write.
 func (a *Applier) installed(w *writer, desired istio.Objects) bool {
+	before := len(w.errs)
 	if desired.RequestAuthentication != nil && !a.Mesh.RequestAuthentications {
 		w.fail(&NotInstalledError{Kind: RequestAuthentication})
 	}
 	if len(desired.AuthorizationPolicies) > 0 && !a.Mesh.AuthorizationPolicies {
 		w.fail(&NotInstalledError{Kind: AuthorizationPolicy})
 	}
-	return a.Mesh.RequestAuthentications && a.Mesh.AuthorizationPolicies
+	return len(w.errs) == before
 }
 
 // policyWriter writes one profile's tokens and policies.
@@ -87,6 +89,9 @@ func (p *policyWriter) look(ctx context.Context) bool {
 
 // survey says what is to become of each object of a kind: those that are wanted, and those that are the profile's already.
 func (p *policyWriter) survey(ctx context.Context, k kind, want []client.Object, keep []string, into *[]change) bool {
+	if k.name == RequestAuthentication && !p.Mesh.RequestAuthentications || k.name == AuthorizationPolicy && !p.Mesh.AuthorizationPolicies {
+		return true // there can be none
+	}
 	ok := true
 	names := map[string]bool{}
 	for _, object := range want {
@@ -186,30 +191,30 @@ func moves(changes []change) bool {
 
 // order writes the policies.
 func (p *policyWriter) order(ctx context.Context) error {
-	several := 0
-	for _, c := range p.rules {
-		if !c.none() && c.unlike {
-			several++
-		}
-	}
+	moving := slices.DeleteFunc(slices.Clone(p.rules), func(c change) bool { return !moves([]change{c}) })
 	for i := range p.rules {
-		if c := &p.rules[i]; several > 1 && !c.none() && denies(*c) {
+		// One object by itself changes from old to new in one moment.
+		if c := &p.rules[i]; len(moving) > 1 && !c.none() && denies(*c) {
 			if err := p.widen(ctx, c); err != nil {
 				return err
 			}
 		}
 	}
-	for _, now := range []func(change) bool{func(c change) bool { return !denies(c) }, denies} {
-		for _, c := range p.rules {
-			if !now(c) {
-				continue
-			}
-			if _, err := p.put(ctx, policyKind, c); err != nil {
-				return err
-			}
+	// What lets in goes before what refuses.
+	slices.SortStableFunc(p.rules, func(a, b change) int { return cmp.Compare(rank(a), rank(b)) })
+	for _, c := range p.rules {
+		if _, err := p.put(ctx, policyKind, c); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func rank(c change) int {
+	if denies(c) {
+		return 1
+	}
+	return 0
 }
 
 // denies says whether a policy refuses, as it is or as it is to be.

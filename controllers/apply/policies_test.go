@@ -116,27 +116,25 @@ func policiesOf(t *testing.T, c client.Client) []*securityv1.AuthorizationPolicy
 // that both refuse gets in, after each single write.
 func TestNoDoorOpens(t *testing.T) {
 	for seed := range uint64(1000) {
-		r := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // a test's
+		r := rand.New(rand.NewPCG(seed, 7))
 		before, after := somePolicies(r), somePolicies(r)
 		var check func(what string)
-		watched := func(c client.Client) interceptor.Funcs {
-			return interceptor.Funcs{
-				Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
-					defer check("create " + o.GetName())
-					return c.Create(ctx, o, opts...)
-				},
-				Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
-					defer check("update " + o.GetName())
-					return c.Update(ctx, o, opts...)
-				},
-				Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
-					defer check("delete " + o.GetName())
-					return c.Delete(ctx, o, opts...)
-				},
-			}
+		watched := interceptor.Funcs{
+			Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+				defer check("create " + o.GetName())
+				return c.Create(ctx, o, opts...)
+			},
+			Update: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.UpdateOption) error {
+				defer check("update " + o.GetName())
+				return c.Update(ctx, o, opts...)
+			},
+			Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
+				defer check("delete " + o.GetName())
+				return c.Delete(ctx, o, opts...)
+			},
 		}
 		base := fake.NewClientBuilder().WithScheme(scheme(t)).Build()
-		a := Applier{Client: interceptor.NewClient(base, watched(base)), Mesh: facts.Mesh{RequestAuthentications: true, AuthorizationPolicies: true}}
+		a := Applier{Client: interceptor.NewClient(base, watched), Mesh: facts.Mesh{RequestAuthentications: true, AuthorizationPolicies: true}}
 		check = func(string) {}
 		if _, err := a.Apply(t.Context(), profile(), before); err != nil {
 			t.Fatal(err)
@@ -285,6 +283,34 @@ func TestAllOrNothing(t *testing.T) {
 				t.Errorf("%d policies", len(got))
 			}
 		})
+	}
+}
+
+// TestServerWaitsForPolicies: the server does not take more while what refuses it instead is not there.
+func TestServerWaitsForPolicies(t *testing.T) {
+	c := fake.NewClientBuilder().WithScheme(scheme(t)).Build()
+	a := Applier{Client: c, Mesh: facts.Mesh{PeerAuthentications: true, DestinationRules: true, RequestAuthentications: true, AuthorizationPolicies: true}, Settle: time.Minute, TokensAge: time.Hour}
+	if _, err := a.Apply(t.Context(), profile(), objects(securityapi.PeerAuthentication_MutualTLS_STRICT)); err != nil {
+		t.Fatal(err)
+	}
+	mode := func() securityapi.PeerAuthentication_MutualTLS_Mode {
+		live := &securityv1.PeerAuthentication{}
+		if err := c.Get(t.Context(), types.NamespacedName{Namespace: "foo", Name: "web"}, live); err != nil {
+			t.Fatal(err)
+		}
+		return live.Spec.GetMtls().GetMode()
+	}
+	lenient := objects(securityapi.PeerAuthentication_MutualTLS_PERMISSIVE)
+	lenient.Loosens = true
+	lenient.RequestAuthentication, lenient.AuthorizationPolicies = tokens(), []*securityv1.AuthorizationPolicy{deny("web-token", "GET")}
+	result, err := a.Apply(t.Context(), profile(), lenient)
+	if err != nil || !result.PeerHeld || mode() != securityapi.PeerAuthentication_MutualTLS_STRICT || !result.Holds(PeerAuthentication) {
+		t.Errorf("before the policy is there: %+v, %v, mode %s", result, err, mode())
+	}
+	a.TokensAge = time.Hour
+	result, err = a.Apply(t.Context(), profile(), lenient)
+	if err != nil || result.PeerHeld || mode() != securityapi.PeerAuthentication_MutualTLS_PERMISSIVE {
+		t.Errorf("when it is: %+v, %v, mode %s", result, err, mode())
 	}
 }
 

@@ -22,6 +22,9 @@ type Facts struct {
 	// Conflicts are the sections that an older profile has, in the order mtls, jwt, authorization. If nothing graver is
 	// wrong, the first of them is the Problem.
 	Conflicts []Conflict
+	// Handover are the sections that the profile does not set any more, and a younger one of the same target does, whose
+	// objects are not in the cluster yet: the profile's own stay that long.
+	Handover []v1alpha1.Section
 
 	// Pods of the target that are not finished, ordered by namespace and name. For the mesh they are those with a part in
 	// it, and those that would get one if they were made anew; all others are outside on purpose.
@@ -47,7 +50,8 @@ type Facts struct {
 	// InheritedFrom names the object that Inherited comes from, "namespace/name"; empty for Istio's default.
 	InheritedFrom string
 
-	// What stands in the way of STRICT. Each is ordered, and empty when nothing does.
+	// What stands in the way of STRICT. Each is ordered, and empty when nothing does. WorkloadEntries, RemoteClusters,
+	// SidecarIngress, ServiceEntries, TelemetryOverrides and ScheduledJobs are told only while Strict is on its way.
 
 	// RollingOut are the workloads with a rollout of pods in flight; for the mesh as "namespace/name".
 	RollingOut []string
@@ -69,6 +73,10 @@ type Facts struct {
 	CompetingPolicies []CompetingPolicy
 	// TelemetryOverrides are Telemetry objects that disable or retag the metrics used, "namespace/name".
 	TelemetryOverrides []string
+	// RemoteClustersHidden says that it cannot be told whether there are RemoteClusters.
+	RemoteClustersHidden bool
+	// ScheduledJobs may call the target, and run less often than once in the observation window.
+	ScheduledJobs []ScheduledJob
 
 	// UnmappedPorts are ports of mtls.portLevel that no Service maps.
 	UnmappedPorts []int32
@@ -100,7 +108,7 @@ func (f Facts) Lost(section v1alpha1.Section) bool {
 		slices.ContainsFunc(f.Conflicts, func(c Conflict) bool { return c.Section == section })
 }
 
-// Conflict is a section that an older profile of the same scope sets for some of the same pods, or jwt with other issuers
+// Conflict is a section that an older profile of the same scope sets for some of the same pods, or jwt with other tokens
 // at another scope.
 type Conflict struct {
 	Problem
@@ -217,7 +225,8 @@ type Pod struct {
 	Gateway bool
 	// ExcludedPorts are inbound ports that bypass the proxy, as the annotation or its absence says it.
 	ExcludedPorts []string
-	// UnrewrittenProbes are container names whose HTTP, TCP or gRPC probes reach a port through the proxy in plaintext.
+	// UnrewrittenProbes are container names whose HTTP, TCP or gRPC probes, or HTTP hooks, reach a port that is to be STRICT
+	// through the proxy in plaintext.
 	UnrewrittenProbes []string
 }
 
@@ -319,4 +328,11 @@ type CompetingPolicy struct {
 	Pod string
 	// Wins says that it is older than the profile's own object, or that there is none: Istio then ignores the profile's.
 	Wins bool
+}
+
+// ScheduledJob is a CronJob.
+type ScheduledJob struct {
+	Namespace, Name string
+	// Gap is the longest time between two of its runs.
+	Gap time.Duration
 }

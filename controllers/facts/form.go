@@ -43,6 +43,15 @@ func (f Form) Equal(g Form) bool {
 	return f.Mode == g.Mode && maps.Equal(f.reduced(), g.reduced())
 }
 
+// NoWeaker says whether the form is no weaker than another on every port. One that is unset may turn out to be anything.
+func (f Form) NoWeaker(than Form) bool {
+	ports := slices.AppendSeq(slices.AppendSeq([]int32{0}, maps.Keys(f.Ports)), maps.Keys(than.Ports))
+	return !slices.ContainsFunc(ports, func(port int32) bool {
+		got, least := f.At(port), than.At(port)
+		return least != "" && (got == "" || Weaker(got, least) != least)
+	})
+}
+
 // Map gives the form with every mode replaced by what fn says of it; port 0 stands for all other ports.
 func (f Form) Map(ports []int32, fn func(port int32, mode v1alpha1.Mode) v1alpha1.Mode) Form {
 	out := Form{Mode: fn(0, f.Mode)}

@@ -83,6 +83,32 @@ func TestFormEqual(t *testing.T) {
 	}
 }
 
+func TestNoWeaker(t *testing.T) {
+	tests := map[string]struct {
+		form, than facts.Form
+		want       bool
+	}{
+		"the same":                    {facts.Form{Mode: s}, facts.Form{Mode: s}, true},
+		"stronger":                    {facts.Form{Mode: s}, facts.Form{Mode: p}, true},
+		"weaker":                      {facts.Form{Mode: p}, facts.Form{Mode: s}, false},
+		"weaker on a port":            {facts.Form{Mode: s, Ports: ports{80: p}}, facts.Form{Mode: s}, false},
+		"as weak on a port":           {facts.Form{Mode: s, Ports: ports{80: p}}, facts.Form{Mode: s, Ports: ports{80: p}}, true},
+		"stronger on a port":          {facts.Form{Mode: p, Ports: ports{80: s}}, facts.Form{Mode: p}, true},
+		"weaker than a port":          {facts.Form{Mode: p}, facts.Form{Mode: p, Ports: ports{80: s}}, false},
+		"unset":                       {facts.Form{}, facts.Form{Mode: d}, false},
+		"than unset":                  {facts.Form{Mode: d}, facts.Form{}, true},
+		"unset, with a port":          {facts.Form{Ports: ports{80: s}}, facts.Form{Ports: ports{80: s}}, true},
+		"unset, than one with a port": {facts.Form{}, facts.Form{Ports: ports{80: p}}, false},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := tc.form.NoWeaker(tc.than); got != tc.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
+
 func TestFormMap(t *testing.T) {
 	loosen := func(port int32, mode v1alpha1.Mode) v1alpha1.Mode {
 		if mode == s && port != 81 {

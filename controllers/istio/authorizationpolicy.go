@@ -2,7 +2,6 @@ package istio
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -42,7 +41,10 @@ func authorizationPolicy(namespace, trustDomain string, policy plan.Policy) *sec
 // ruleSource names service accounts by their principals: Istio's own field for them takes them from any trust domain, and
 // only sixteen.
 func ruleSource(trustDomain string, s plan.Source) *securityapi.Source {
-	principals := slices.Clone(s.Principals)
+	var principals []string
+	for _, principal := range s.Principals {
+		principals = append(principals, literal(principal))
+	}
 	for _, account := range s.ServiceAccounts {
 		principals = append(principals, fmt.Sprintf("%s/ns/%s/sa/%s", trustDomain, account.Namespace, account.Name))
 	}
@@ -50,6 +52,15 @@ func ruleSource(trustDomain string, s plan.Source) *securityapi.Source {
 		Principals: principals, Namespaces: s.Namespaces, IpBlocks: s.IPBlocks, RemoteIpBlocks: s.RemoteIPBlocks,
 		RequestPrincipals: s.RequestPrincipals,
 	}
+}
+
+// literal keeps dots from standing for any character: what follows a * at the start of a principal becomes a part of a
+// regular expression, as it is (Istio's matcher.StringMatcherWithPrefix).
+func literal(principal string) string {
+	if len(principal) > 1 && strings.HasPrefix(principal, "*") {
+		return strings.ReplaceAll(principal, ".", `\.`)
+	}
+	return principal
 }
 
 func ruleOperation(o plan.Operation) *securityapi.Operation {

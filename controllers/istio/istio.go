@@ -23,6 +23,8 @@ type Objects struct {
 	PeerAuthentication *securityv1.PeerAuthentication
 	// KeepPeerAuthentication says that the live one must be left exactly as it is; the others likewise.
 	KeepPeerAuthentication, KeepDestinationRules, KeepRequestAuthentication bool
+	// Loosens says that an edit of the profile makes the PeerAuthentication weaker than what is in force.
+	Loosens bool
 	// AfterDestinationRules says that the PeerAuthentication must outlive the DestinationRules when the profile goes.
 	AfterDestinationRules bool
 	// DestinationRules ordered by name.
@@ -44,6 +46,7 @@ func Render(profile string, intent plan.Intent) Objects {
 		KeepPeerAuthentication:    intent.KeepPeer || intent.Keeps(v1alpha1.SectionMTLS),
 		KeepDestinationRules:      intent.Keeps(v1alpha1.SectionMTLS),
 		KeepRequestAuthentication: intent.Keeps(v1alpha1.SectionJWT),
+		Loosens:                   intent.Loosens,
 	}
 	if intent.Keeps(v1alpha1.SectionJWT) {
 		out.KeepAuthorizationPolicies = append(out.KeepAuthorizationPolicies, facts.TokenName(profile))

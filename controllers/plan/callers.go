@@ -82,7 +82,7 @@ func (i *Intent) callers(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts
 	}
 	allow := Policy{Name: facts.AllowName(profile.Name), Attachment: attachment(f), DryRun: dryRun}
 	for _, caller := range a.AllowedCallers {
-		allow.Rules = append(allow.Rules, rulesOf(caller, profile.Namespace)...)
+		allow.Rules = append(allow.Rules, bound(rulesOf(caller, profile.Namespace), profile.Spec.JWT)...)
 	}
 	i.Policies = append(i.Policies, allow)
 }
@@ -133,6 +133,27 @@ func spared(rules []Rule, tcp []int32) []Rule {
 		rules[i].To = operations
 	}
 	return rules
+}
+
+// bound ties what a caller says of its token to the profile's issuers: somebody else's RequestAuthentication may make
+// tokens of other issuers valid, which then claim what they like.
+func bound(rules []Rule, jwt *v1alpha1.JWT) []Rule {
+	if jwt == nil {
+		return rules
+	}
+	for i, rule := range rules {
+		if rule.trustsAnyIssuer() {
+			rules[i].When = append(slices.Clone(rule.When), Condition{Claim: []string{issuerClaim}, Values: issuersOf(jwt)})
+		}
+	}
+	return rules
+}
+
+// trustsAnyIssuer says whether the rule asks something of a token but not whose it is.
+func (r Rule) trustsAnyIssuer() bool {
+	anyone := func(principal string) bool { return strings.HasPrefix(principal, anyValue) }
+	return slices.ContainsFunc(r.When, func(c Condition) bool { return len(c.Claim) > 0 }) ||
+		slices.ContainsFunc(r.From, func(s Source) bool { return slices.ContainsFunc(s.RequestPrincipals, anyone) })
 }
 
 // aboutRequests says whether some part of the rule can only be told of a request.

@@ -24,6 +24,8 @@ type Intent struct {
 	Keep []v1alpha1.Section
 	// KeepPeer says so of the server's side alone.
 	KeepPeer bool
+	// Loosens says that the server's side becomes weaker than what is in force, because the profile says so.
+	Loosens bool
 	// Peer is the server's side; nil for none.
 	Peer *Peer
 	// Clients are the clients' side, ordered by name.
@@ -77,6 +79,7 @@ func Build(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts, d rollout.De
 			intent.Keep = append(intent.Keep, conflict.Section)
 		}
 	}
+	intent.Keep = append(intent.Keep, f.Handover...)
 	if !lost[v1alpha1.SectionMTLS] {
 		intent.mutualTLS(profile, f, d)
 	}
@@ -101,6 +104,7 @@ func (i *Intent) mutualTLS(profile *v1alpha1.ServiceSecurityProfile, f facts.Fac
 		i.Clients = append(i.Clients, Client{Name: facts.RuleName(profile.Name, profile.Spec.Target.Kind, host.Name), Host: host.Host})
 	}
 	slices.SortFunc(i.Clients, func(a, b Client) int { return strings.Compare(a.Name, b.Name) })
+	i.Loosens = loosens(f, d)
 	if d.Form.Empty() || d.Keep {
 		return
 	}
@@ -109,6 +113,22 @@ func (i *Intent) mutualTLS(profile *v1alpha1.ServiceSecurityProfile, f facts.Fac
 		SwitchedAt: d.SwitchedAt, Previous: d.Previous,
 		AfterClients: d.Form.Mode == v1alpha1.ModeDisabled && len(i.Clients) > 0,
 	}
+}
+
+// loosens says whether the decision is to be weaker than what is in force. The way back from a failed verification is none
+// of the profile's wishes, and must not wait.
+func loosens(f facts.Facts, d rollout.Decision) bool {
+	if d.Keep || d.Stage == v1alpha1.StageRolledBack {
+		return false
+	}
+	now, then := facts.Form{Mode: f.Inherited}, d.Form
+	if f.Policy.Exists && maps.Equal(f.Policy.Selector, f.Target.Selector) {
+		now = f.Policy.Form
+	}
+	if then.Empty() {
+		then.Mode = f.Inherited
+	}
+	return !then.NoWeaker(now)
 }
 
 func attachment(f facts.Facts) Attachment {

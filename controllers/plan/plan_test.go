@@ -114,6 +114,7 @@ func TestSections(t *testing.T) {
 		jwt           *v1alpha1.JWT
 		authorization *v1alpha1.Authorization
 		conflicts     []facts.Conflict
+		handover      []v1alpha1.Section
 		gateway       string
 		want          plan.Intent
 	}{
@@ -127,6 +128,25 @@ func TestSections(t *testing.T) {
 		"in order of their names": {jwt: jwt, authorization: nobody, want: plan.Intent{
 			Tokens: tokens, Policies: []plan.Policy{{Name: "web", Attachment: pods}, token},
 		}},
+		"callers by what any token may claim are bound to the issuers": {
+			jwt: &v1alpha1.JWT{Requirement: v1alpha1.TokenOptional, Issuers: jwt.Issuers},
+			authorization: &v1alpha1.Authorization{AllowedCallers: []v1alpha1.Caller{
+				{Claims: []v1alpha1.ClaimMatch{{Name: "role", Values: []v1alpha1.Text{"x"}}}},
+				{RequestPrincipals: []v1alpha1.RequestPrincipal{"*/alice"}},
+				{RequestPrincipals: []v1alpha1.RequestPrincipal{"https://a/alice"}},
+				{Headers: []v1alpha1.HeaderMatch{{Name: "h", Values: []v1alpha1.Text{"x"}}}},
+			}},
+			want: plan.Intent{Tokens: tokens, Policies: []plan.Policy{{Name: "web", Attachment: pods, Rules: []plan.Rule{
+				{When: []plan.Condition{{Claim: []string{"role"}, Values: []string{"x"}}, {Claim: []string{"iss"}, Values: []string{"https://a"}}}},
+				{From: []plan.Source{{RequestPrincipals: []string{"*/alice"}}}, When: []plan.Condition{{Claim: []string{"iss"}, Values: []string{"https://a"}}}},
+				{From: []plan.Source{{RequestPrincipals: []string{"https://a/alice"}}}},
+				{When: []plan.Condition{{Header: "h", Values: []string{"x"}}}},
+			}}}},
+		},
+		"what another profile takes over stays": {
+			handover: []v1alpha1.Section{v1alpha1.SectionAuthorization},
+			want:     plan.Intent{Keep: []v1alpha1.Section{v1alpha1.SectionAuthorization}},
+		},
 		"at a gateway": {authorization: nobody, gateway: "edge", want: plan.Intent{
 			Policies: []plan.Policy{{Name: "web", Attachment: plan.Attachment{Gateway: "edge"}}},
 		}},
@@ -149,10 +169,15 @@ func TestSections(t *testing.T) {
 			profile := &v1alpha1.ServiceSecurityProfile{ObjectMeta: metav1.ObjectMeta{Namespace: "foo", Name: "web"}}
 			profile.Spec.JWT, profile.Spec.Authorization = tc.jwt, tc.authorization
 			found := facts.Facts{
-				Target: facts.Target{Selector: pods.Selector, Gateway: tc.gateway}, Mesh: facts.Mesh{TrustDomain: "td"}, Conflicts: tc.conflicts,
+				Target: facts.Target{Selector: pods.Selector, Gateway: tc.gateway}, Mesh: facts.Mesh{TrustDomain: "td"}, Conflicts: tc.conflicts, Handover: tc.handover,
 				Ports: []facts.WorkloadPort{{Port: 8000, Protocol: facts.ProtocolHTTP}, {Port: 8001, Protocol: facts.ProtocolUndeclared}, {Port: 9000, Protocol: facts.ProtocolTCP}},
 			}
 			tc.want.Namespace, tc.want.TrustDomain = "foo", "td"
+			for _, section := range tc.want.Keep {
+				if !tc.want.Keeps(section) {
+					t.Errorf("%s is not kept", section)
+				}
+			}
 			if diff := cmp.Diff(tc.want, plan.Build(profile, found, rollout.Decision{})); diff != "" {
 				t.Errorf("unexpected intent (-want +got):\n%s", diff)
 			}
@@ -206,7 +231,9 @@ func TestCallers(t *testing.T) {
 		},
 		"operations on requests and on connections are apart": {
 			caller: v1alpha1.Caller{Operations: []v1alpha1.Operation{
-				{Methods: []v1alpha1.Method{"GET"}}, {Ports: []v1alpha1.Port{9000}}, {Paths: []v1alpha1.Path{"/a"}, Ports: []v1alpha1.Port{8000}},
+				{Methods: []v1alpha1.Method{"GET"}},
+				{Ports: []v1alpha1.Port{9000}},
+				{Paths: []v1alpha1.Path{"/a"}, Ports: []v1alpha1.Port{8000}},
 				{Hosts: []v1alpha1.Host{"h"}, Ports: []v1alpha1.Port{8000, 9000}},
 			}},
 			want: []plan.Rule{
@@ -216,7 +243,8 @@ func TestCallers(t *testing.T) {
 			wantD: []plan.Rule{
 				{To: []plan.Operation{{Ports: tcp}}},
 				{To: []plan.Operation{
-					{Methods: []string{"GET"}, NotPorts: tcp}, {Paths: []string{"/a"}, Ports: []int32{8000}},
+					{Methods: []string{"GET"}, NotPorts: tcp},
+					{Paths: []string{"/a"}, Ports: []int32{8000}},
 					{Hosts: []string{"h"}, Ports: []int32{8000, 9000}, NotPorts: tcp},
 				}},
 			},
@@ -261,5 +289,35 @@ func TestWildcard(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, plan.Build(profile, facts.Facts{}, d)); diff != "" {
 		t.Errorf("unexpected intent (-want +got):\n%s", diff)
+	}
+}
+
+// TestLoosens: what is weaker by the profile's own wish is told apart from the way back after a failed verification.
+func TestLoosens(t *testing.T) {
+	strict, permissive := facts.Form{Mode: v1alpha1.ModeStrict}, facts.Form{Mode: v1alpha1.ModePermissive}
+	live := func(form facts.Form) facts.Policy { return facts.Policy{Exists: true, Form: form} }
+	tests := map[string]struct {
+		facts    facts.Facts
+		decision rollout.Decision
+		want     bool
+	}{
+		"weaker":                     {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: permissive}, true},
+		"as it is":                   {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: strict}, false},
+		"stronger":                   {facts.Facts{Policy: live(permissive)}, rollout.Decision{Form: strict}, false},
+		"weaker on a port":           {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: facts.Form{Mode: v1alpha1.ModeStrict, Ports: map[int32]v1alpha1.Mode{80: v1alpha1.ModeDisabled}}}, true},
+		"weaker than the parent":     {facts.Facts{Inherited: v1alpha1.ModeStrict}, rollout.Decision{Form: permissive}, true},
+		"back to a weaker parent":    {facts.Facts{Policy: live(strict), Inherited: v1alpha1.ModePermissive}, rollout.Decision{}, true},
+		"back to a parent as strong": {facts.Facts{Policy: live(strict), Inherited: v1alpha1.ModeStrict}, rollout.Decision{}, false},
+		"rolled back":                {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: permissive, Stage: v1alpha1.StageRolledBack}, false},
+		"kept":                       {facts.Facts{Policy: live(strict)}, rollout.Decision{Keep: true}, false},
+		"for other pods":             {facts.Facts{Policy: facts.Policy{Exists: true, Form: strict, Selector: map[string]string{"a": "b"}}, Inherited: v1alpha1.ModePermissive}, rollout.Decision{Form: permissive}, false},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			profile := &v1alpha1.ServiceSecurityProfile{}
+			if got := plan.Build(profile, tc.facts, tc.decision).Loosens; got != tc.want {
+				t.Errorf("got %t", got)
+			}
+		})
 	}
 }

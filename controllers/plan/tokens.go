@@ -44,17 +44,21 @@ func (i *Intent) tokens(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts)
 // conditions there would close them.
 func tokenRules(jwt *v1alpha1.JWT, tcp []int32) []Rule {
 	where := Operation{Paths: Texts(jwt.RequiredPaths), NotPaths: Texts(jwt.ExemptPaths), NotPorts: tcp}
-	issuers := make([]string, 0, len(jwt.Issuers))
-	for _, issuer := range jwt.Issuers {
-		issuers = append(issuers, string(issuer.Issuer))
-	}
-	without := Condition{Claim: []string{issuerClaim}, NotValues: issuers}
+	without := Condition{Claim: []string{issuerClaim}, NotValues: issuersOf(jwt)}
 	requests, options := where, where
 	requests.NotMethods, options.Methods = []string{preflight}, []string{preflight}
 	return []Rule{
 		{To: []Operation{requests}, When: []Condition{without}},
 		{To: []Operation{options}, When: []Condition{without, {Header: preflightHeader, NotValues: []string{anyValue}}}},
 	}
+}
+
+func issuersOf(jwt *v1alpha1.JWT) []string {
+	issuers := make([]string, 0, len(jwt.Issuers))
+	for _, issuer := range jwt.Issuers {
+		issuers = append(issuers, string(issuer.Issuer))
+	}
+	return issuers
 }
 
 func tcpPorts(f facts.Facts) []int32 {

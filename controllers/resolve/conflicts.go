@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -60,7 +61,7 @@ func conflict(section v1alpha1.Section, winner Rival) facts.Problem {
 	other := winner.Profile
 	switch {
 	case winner.Across:
-		problem.Message = fmt.Sprintf("Profile %q in namespace %q, whose target is %s, is older and accepts other issuers for some of the same pods, where a token would have to satisfy both: list the same issuers in both profiles, or remove jwt from one of them.",
+		problem.Message = fmt.Sprintf("Profile %q in namespace %q, whose target is %s, is older and accepts other tokens for some of the same pods, and Istio would not keep the two apart: list the same issuers with the same keys and audiences in both profiles, or remove jwt from one of them.",
 			other.Name, other.Namespace, describeTarget(other))
 	case winner.SameTarget:
 		problem.Message = fmt.Sprintf("Profile %q in namespace %q is older and sets %s for the same target: remove %s from one of the two profiles, or delete one of them.",
@@ -112,9 +113,17 @@ func contends(profile *v1alpha1.ServiceSecurityProfile, rival Rival, section v1a
 	return !rival.Across || section == v1alpha1.SectionJWT && tokensClash(profile, rival.Profile)
 }
 
-// tokensClash says whether one of two profiles demands a token that the other's issuers cannot all give.
+// tokensClash says whether one of two profiles demands a token that the other's issuers cannot all give, or whether they
+// say different things of one issuer: Istio takes a token that either of them takes.
 func tokensClash(a, b *v1alpha1.ServiceSecurityProfile) bool {
-	return (demandsToken(a) || demandsToken(b)) && !slices.Equal(profileIssuers(a), profileIssuers(b))
+	if (demandsToken(a) || demandsToken(b)) && !slices.Equal(profileIssuers(a), profileIssuers(b)) {
+		return true
+	}
+	return slices.ContainsFunc(a.Spec.JWT.Issuers, func(mine v1alpha1.Issuer) bool {
+		return slices.ContainsFunc(b.Spec.JWT.Issuers, func(theirs v1alpha1.Issuer) bool {
+			return mine.Issuer == theirs.Issuer && !equality.Semantic.DeepEqual(mine, theirs)
+		})
+	})
 }
 
 // demandsToken says whether the profile's tokens are required, as they are by default.
@@ -134,6 +143,9 @@ func (res *resolution) resolveConflicts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if found, err = res.sharing(ctx, found); err != nil {
+		return err
+	}
 	res.rivals, res.tokenRivals = map[types.UID]bool{}, map[types.UID]bool{}
 	for _, rival := range found {
 		if contends(res.profile, rival, v1alpha1.SectionMTLS) {
@@ -142,6 +154,9 @@ func (res *resolution) resolveConflicts(ctx context.Context) error {
 		if contends(res.profile, rival, v1alpha1.SectionJWT) {
 			res.tokenRivals[rival.Profile.UID] = true
 		}
+	}
+	if err := res.resolveHandover(ctx, found); err != nil {
+		return err
 	}
 	for _, contest := range Conflicts(res.profile, found) {
 		live, err := res.winnerLive(ctx, contest)
@@ -153,6 +168,69 @@ func (res *resolution) resolveConflicts(ctx context.Context) error {
 	if len(res.facts.Conflicts) > 0 {
 		first := res.facts.Conflicts[0]
 		res.problem(first.Reason, first.Section, first.Message)
+	}
+	return nil
+}
+
+// sharing leaves out the rivals of other scopes that have no pod in common with the profile: one without pods must not keep
+// the tokens of a whole mesh from being written.
+func (res *resolution) sharing(ctx context.Context, found []Rival) ([]Rival, error) {
+	var sharing []Rival
+	for _, rival := range found {
+		shares, err := res.shares(ctx, rival)
+		if err != nil {
+			return nil, err
+		}
+		if shares {
+			sharing = append(sharing, rival)
+		}
+	}
+	return sharing, nil
+}
+
+func (res *resolution) shares(ctx context.Context, rival Rival) (bool, error) {
+	target := rival.Profile.Spec.Target
+	if !rival.Across {
+		return true, nil
+	}
+	if wide(target.Kind) && !wide(res.profile.Spec.Target.Kind) {
+		return len(res.pods) > 0, nil // the rival has them all
+	}
+	selector := workloadSelector(target)
+	switch target.Kind {
+	case v1alpha1.TargetService:
+		var service corev1.Service
+		if _, err := res.get(ctx, core, rival.Profile.Namespace, target.Name, &service); err != nil {
+			return false, err
+		}
+		selector = serviceSelector(&service)
+	case v1alpha1.TargetGateway:
+		selector = map[string]string{labelGatewayName: target.Name}
+	case v1alpha1.TargetWorkload, v1alpha1.TargetNamespace, v1alpha1.TargetMesh:
+	}
+	return slices.ContainsFunc(res.pods, func(pod *corev1.Pod) bool {
+		near := target.Kind == v1alpha1.TargetMesh || pod.Namespace == rival.Profile.Namespace
+		return near && (wide(target.Kind) || matches(selector, pod.Labels))
+	}), nil
+}
+
+// resolveHandover finds the sections that the profile has given up, and that another one of the same target takes up: what
+// it had stays until the other's objects are there.
+func (res *resolution) resolveHandover(ctx context.Context, found []Rival) error {
+	for _, section := range []v1alpha1.Section{v1alpha1.SectionMTLS, v1alpha1.SectionJWT, v1alpha1.SectionAuthorization} {
+		for _, rival := range found {
+			up := rival.SameTarget && rival.Profile.DeletionTimestamp.IsZero() && sets(rival.Profile, section)
+			if !up || sets(res.profile, section) || slices.Contains(res.facts.Handover, section) {
+				continue
+			}
+			live, err := res.winnerLive(ctx, Contest{Problem: facts.Problem{Section: section}, Winner: rival})
+			if err != nil {
+				return err
+			}
+			if !live {
+				res.facts.Handover = append(res.facts.Handover, section)
+			}
+		}
 	}
 	return nil
 }

@@ -105,8 +105,14 @@ func (res *resolution) resolveProtocols(context.Context) error {
 		}
 		mapped[client.ObjectKeyFromObject(pod)] = map[int32]bool{}
 	}
+	expected := declarations{}
 	for _, service := range res.services {
-		res.declareService(declared, mapped, service)
+		res.declareService(declared, expected, mapped, service)
+	}
+	for port, protocol := range expected {
+		if _, known := declared[port]; !known {
+			declared[port] = protocol
+		}
 	}
 	// What a pod listens on without a Service is sniffed, whatever the port of the same number is elsewhere.
 	for _, pod := range res.pods {
@@ -117,13 +123,35 @@ func (res *resolution) resolveProtocols(context.Context) error {
 			}
 		}
 	}
+	res.declareGateways(declared)
 	res.facts.Ports = declared.ports()
 	return nil
 }
 
+// declareGateways takes the numbers that gateways among the target's pods listen on off those that are TCP elsewhere: a
+// policy sees requests there, and must not be kept away from them.
+func (res *resolution) declareGateways(declared declarations) {
+	for _, pod := range res.pods {
+		if !isGateway(pod) {
+			continue
+		}
+		ports := containerPorts(pod)
+		for _, service := range res.services {
+			if service.Namespace == pod.Namespace && matches(serviceSelector(service), pod.Labels) {
+				ports = append(ports, targetPorts(service, []*corev1.Pod{pod})...)
+			}
+		}
+		for _, port := range ports {
+			if _, known := declared[port]; known {
+				declared.declare(port, facts.ProtocolUndeclared)
+			}
+		}
+	}
+}
+
 // declareService notes what a Service declares of the target's pods, and which of their ports it maps. One that has no
-// pods declares what its numbers say; one that has none of the target's does not concern it.
-func (res *resolution) declareService(declared declarations, mapped map[client.ObjectKey]map[int32]bool, service *corev1.Service) {
+// pods says only what is to be expected; one that has none of the target's does not concern it.
+func (res *resolution) declareService(declared, expected declarations, mapped map[client.ObjectKey]map[int32]bool, service *corev1.Service) {
 	if len(serviceSelector(service)) == 0 {
 		return
 	}
@@ -135,7 +163,7 @@ func (res *resolution) declareService(declared declarations, mapped map[client.O
 		}
 		if len(endpoints) == 0 {
 			for _, target := range targetsOf(port, nil) {
-				declared.declare(target, protocol)
+				expected.declare(target, protocol)
 			}
 		}
 		for _, pod := range endpoints {

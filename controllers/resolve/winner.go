@@ -43,7 +43,7 @@ func (res *resolution) peerLive(ctx context.Context, winner *v1alpha1.ServiceSec
 	if err != nil || !own {
 		return err == nil, err
 	}
-	return noWeaker(formOf(&theirs), formOf(&ours)), nil
+	return formOf(&theirs).NoWeaker(formOf(&ours)), nil
 }
 
 // tokensLive says so of the winner's RequestAuthentication and of the policy that demands a token.
@@ -54,13 +54,19 @@ func (res *resolution) tokensLive(ctx context.Context, winner *v1alpha1.ServiceS
 		return false, err
 	}
 	if !demandsToken(winner) {
-		return true, nil
+		// Tokens that may be left out are weaker than those that are demanded.
+		return !demandsToken(res.profile), nil
 	}
 	return res.accessLive(ctx, winner, facts.TokenName(winner.Name))
 }
 
-// callersLive says so of the winner's policies about callers.
+// callersLive says so of the winner's policies about callers. One that lets in all but some is weaker than one that lets in
+// only some, and one that is counted only is none.
 func (res *resolution) callersLive(ctx context.Context, winner *v1alpha1.ServiceSecurityProfile) (bool, error) {
+	ours, theirs := res.profile.Spec.Authorization, winner.Spec.Authorization
+	if ours != nil && ours.Default != v1alpha1.DefaultAllow && theirs.Default == v1alpha1.DefaultAllow {
+		return false, nil
+	}
 	var names []string
 	if winner.Spec.Authorization.Default != v1alpha1.DefaultAllow {
 		names = append(names, facts.AllowName(winner.Name))
@@ -79,6 +85,11 @@ func (res *resolution) callersLive(ctx context.Context, winner *v1alpha1.Service
 func (res *resolution) accessLive(ctx context.Context, winner *v1alpha1.ServiceSecurityProfile, name string) (bool, error) {
 	var policy securityv1.AuthorizationPolicy
 	live, err := res.owned(ctx, AuthorizationPolicyKind, winner, name, &policy)
+	counted := policy.Annotations[annotationDryRun] == "true"
+	ours := res.profile.Spec.Authorization
+	if counted && (ours == nil || ours.Enforcement != v1alpha1.EnforcementDryRun) {
+		return false, err
+	}
 	return live && res.covers(&policy.Spec, winner.Namespace), err
 }
 
@@ -100,20 +111,4 @@ func (res *resolution) covers(spec placement, namespace string) bool {
 
 func formOf(policy *securityv1.PeerAuthentication) facts.Form {
 	return facts.Form{Mode: modeOf(policy.Spec.GetMtls()), Ports: portsOf(policy)}
-}
-
-// noWeaker says whether a form is no weaker than another on every port. One that is unset may turn out to be anything.
-func noWeaker(form, than facts.Form) bool {
-	ports := []int32{0}
-	for _, f := range []facts.Form{form, than} {
-		for port := range f.Ports {
-			ports = append(ports, port)
-		}
-	}
-	for _, port := range ports {
-		if got, least := form.At(port), than.At(port); least != "" && (got == "" || facts.Weaker(got, least) != least) {
-			return false
-		}
-	}
-	return true
 }

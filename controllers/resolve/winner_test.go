@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	securityv1beta1 "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -12,38 +13,6 @@ import (
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
 )
-
-func TestNoWeaker(t *testing.T) {
-	form := func(mode v1alpha1.Mode, ports ...facts.Form) facts.Form {
-		f := facts.Form{Mode: mode, Ports: map[int32]v1alpha1.Mode{}}
-		for i, port := range ports {
-			f.Ports[int32(80+i)] = port.Mode
-		}
-		return f
-	}
-	for name, tc := range map[string]struct {
-		form, than facts.Form
-		want       bool
-	}{
-		"the same":                    {form(strict), form(strict), true},
-		"stronger":                    {form(strict), form(permissive), true},
-		"weaker":                      {form(permissive), form(strict), false},
-		"weaker on a port":            {form(strict, form(permissive)), form(strict), false},
-		"as weak on a port":           {form(strict, form(permissive)), form(strict, form(permissive)), true},
-		"stronger on a port":          {form(permissive, form(strict)), form(permissive), true},
-		"weaker than a port":          {form(permissive), form(permissive, form(strict)), false},
-		"unset":                       {form(unset), form(disabled), false},
-		"than unset":                  {form(disabled), form(unset), true},
-		"unset, with a port":          {form(unset, form(strict)), form(unset, form(strict)), true},
-		"unset, than one with a port": {form(unset), form(unset, form(permissive)), false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := noWeaker(tc.form, tc.than); got != tc.want {
-				t.Errorf("it is no weaker: %t, want %t", got, tc.want)
-			}
-		})
-	}
-}
 
 func TestWinnerLive(t *testing.T) {
 	web, v1 := tags{"app": "web"}, tags{"app": "web", "version": "v1"}
@@ -60,6 +29,13 @@ func TestWinnerLive(t *testing.T) {
 				p.Spec.Authorization.DeniedCallers = append(p.Spec.Authorization.DeniedCallers, v1alpha1.Caller{Name: name})
 			}
 		}
+	}
+	counting := func(p *v1alpha1.ServiceSecurityProfile) {
+		p.Spec.Authorization.Enforcement = v1alpha1.EnforcementDryRun
+	}
+	counted := func(policy *securityv1.AuthorizationPolicy) *securityv1.AuthorizationPolicy {
+		policy.Annotations = map[string]string{annotationDryRun: "true"}
+		return policy
 	}
 	at := placed{selector: web}
 	peer := func(mode v1alpha1.Mode, edits ...func(*securityv1.PeerAuthentication)) *securityv1.PeerAuthentication {
@@ -89,14 +65,17 @@ func TestWinnerLive(t *testing.T) {
 		"jwt, not demanded yet":               {with(loser, required), with(winner, required), []client.Object{tokens}, false},
 		"jwt":                                 {with(loser, required), with(winner, required), []client.Object{tokens, access("winner-token", deny)}, true},
 		"jwt, someone else demands it":        {with(loser, required), with(winner, required), []client.Object{tokens, newAccess("foo", "winner-token", at, deny)}, false},
-		"jwt, optional":                       {with(loser, required), with(winner, optional), []client.Object{tokens}, true},
+		"jwt, optional":                       {with(loser, optional), with(winner, optional), []client.Object{tokens}, true},
+		"jwt, optional for demanded":          {with(loser, required), with(winner, optional), []client.Object{tokens}, false},
 		"jwt, not for every pod":              {with(loser, required), with(narrow, optional), []client.Object{owned(newTokens("foo", "winner", placed{selector: v1}, "x"), narrow)}, false},
 		"authorization, nothing there":        {with(loser, authorizing("")), with(winner, authorizing("")), nil, false},
 		"authorization":                       {with(loser, authorizing("")), with(winner, authorizing(v1alpha1.DefaultDeny)), []client.Object{access("winner", allow)}, true},
 		"authorization, denied ones are not":  {with(loser, authorizing("")), with(winner, authorizing("", "x")), []client.Object{access("winner", allow)}, false},
 		"authorization, both":                 {with(loser, authorizing("")), with(winner, authorizing("", "x")), []client.Object{access("winner", allow), access("winner-deny", deny)}, true},
-		"authorization, all but denied":       {with(loser, authorizing("")), with(winner, authorizing(v1alpha1.DefaultAllow, "x")), []client.Object{access("winner-deny", deny)}, true},
-		"authorization, all":                  {with(loser, authorizing("")), with(winner, authorizing(v1alpha1.DefaultAllow)), nil, true},
+		"authorization, all but denied":       {with(loser, authorizing(v1alpha1.DefaultAllow, "y")), with(winner, authorizing(v1alpha1.DefaultAllow, "x")), []client.Object{access("winner-deny", deny)}, true},
+		"authorization, all for some":         {with(loser, authorizing("")), with(winner, authorizing(v1alpha1.DefaultAllow, "x")), []client.Object{access("winner-deny", deny)}, false},
+		"authorization, counted only":         {with(loser, authorizing("")), with(winner, authorizing("")), []client.Object{counted(access("winner", allow))}, false},
+		"authorization, both counted only":    {with(loser, authorizing(""), counting), with(winner, authorizing(""), counting), []client.Object{counted(access("winner", allow))}, true},
 		"authorization, not for every pod":    {with(loser, authorizing("")), with(narrow, authorizing("")), []client.Object{owned(newAccess("foo", "winner", placed{selector: v1}, allow), narrow)}, false},
 		"a Gateway's, for its own pods":       {with(newProfile("loser", 10, toWorkload(tags{"app": "gw"}), strict), optional), with(newProfile("winner", 5, toGatewayAPI("gw"), strict), optional), []client.Object{owned(newTokens("foo", "winner", placed{gateways: []string{"gw"}}, "x"), winner)}, true},
 		"a Workload's, for a Gateway's pods":  {with(newProfile("loser", 10, toGatewayAPI("gw"), strict), optional), with(newProfile("winner", 5, toWorkload(tags{"app": "gw"}), strict), optional), []client.Object{owned(newTokens("foo", "winner", placed{selector: tags{"app": "gw"}}, "x"), winner)}, true},
@@ -116,7 +95,10 @@ func TestWinnerLive(t *testing.T) {
 }
 
 func TestConflictsAcrossScopes(t *testing.T) {
-	service, pod := newService("web", tags{"app": "web"}), newPod("web-a", tags{"app": "web"})
+	service, pod := newService("web", tags{"app": "web"}), newPod("web-a", tags{"app": "web", "b": "c"})
+	hearing := func(audience v1alpha1.Text) func(*v1alpha1.ServiceSecurityProfile) {
+		return func(p *v1alpha1.ServiceSecurityProfile) { p.Spec.JWT.Issuers[0].Audiences = []v1alpha1.Text{audience} }
+	}
 	named := func(name, namespace string, minute int, target v1alpha1.Target, edits ...func(*v1alpha1.ServiceSecurityProfile)) *v1alpha1.ServiceSecurityProfile {
 		return in(namespace, edited(newProfile(name, minute, target, strict), append(edits, func(p *v1alpha1.ServiceSecurityProfile) {
 			p.UID = p.UID + "-" + "of-" + p.UID
@@ -129,18 +111,22 @@ func TestConflictsAcrossScopes(t *testing.T) {
 		// message of the conflict, in part; empty for none.
 		want string
 	}{
-		"Service in a Namespace":            {named("b", "foo", 10, toService("web"), x), named("a", "foo", 5, toNamespace, y), `Profile "a" in namespace "foo", whose target is Namespace "foo", is older and accepts other issuers`},
+		"Service in a Namespace":            {named("b", "foo", 10, toService("web"), x), named("a", "foo", 5, toNamespace, y), `Profile "a" in namespace "foo", whose target is Namespace "foo", is older and accepts other tokens`},
 		"Service in the mesh":               {named("b", "foo", 10, toService("web"), x), named("a", root, 5, toMesh, y), `Profile "a" in namespace "istio-system", whose target is the mesh, is older`},
 		"Gateway in a Namespace":            {named("b", "foo", 10, toGatewayAPI("gw"), withoutMTLS, x), named("a", "foo", 5, toNamespace, y), `Namespace "foo"`},
 		"Namespace with a Service":          {named("b", "foo", 10, toNamespace, x), named("a", "foo", 5, toService("web"), y), `whose target is Service "web"`},
 		"Namespace with a Workload":         {named("b", "foo", 10, toNamespace, x), named("a", "foo", 5, toWorkload(tags{"app": "web", "b": "c"}), y), `whose target is Workload "app=web,b=c"`},
+		"Namespace with one without pods":   {named("b", "foo", 10, toNamespace, x), named("a", "foo", 5, toWorkload(tags{"app": "gone"}), y), ""},
+		"one without pods in a Namespace":   {named("b", "foo", 10, toWorkload(tags{"app": "gone"}), x), named("a", "foo", 5, toNamespace, y), ""},
+		"mesh with a Gateway":               {named("b", root, 10, toMesh, x), named("a", "foo", 5, toGatewayAPI("gw"), withoutMTLS, y), `Gateway "gw"`},
+		"one issuer, other audiences":       {named("b", "foo", 10, toService("web"), optionalX), named("a", "foo", 5, toNamespace, optionalX, hearing("there")), "other tokens"},
 		"Namespace in the mesh":             {named("b", "foo", 10, toNamespace, x), named("a", root, 5, toMesh, y), `the mesh`},
 		"mesh with a Namespace":             {named("b", root, 10, toMesh, x), named("a", "foo", 5, toNamespace, y), `Namespace "foo"`},
 		"mesh with a Service of its name":   {named("a", root, 10, toMesh, x), named("a", "foo", 5, toService("web"), y), `Service "web"`},
 		"the older one":                     {named("b", "foo", 1, toService("web"), x), named("a", "foo", 5, toNamespace, y), ""},
 		"the same issuers":                  {named("b", "foo", 10, toService("web"), x), named("a", "foo", 5, toNamespace, x), ""},
-		"optional on one side":              {named("b", "foo", 10, toService("web"), x), named("a", "foo", 5, toNamespace, optionalY), "other issuers"},
-		"optional on the other side":        {named("b", "foo", 10, toService("web"), optionalX), named("a", "foo", 5, toNamespace, y), "other issuers"},
+		"optional on one side":              {named("b", "foo", 10, toService("web"), x), named("a", "foo", 5, toNamespace, optionalY), "other tokens"},
+		"optional on the other side":        {named("b", "foo", 10, toService("web"), optionalX), named("a", "foo", 5, toNamespace, y), "other tokens"},
 		"optional on both sides":            {named("b", "foo", 10, toService("web"), optionalX), named("a", "foo", 5, toNamespace, optionalY), ""},
 		"mtls is no matter":                 {named("b", "foo", 10, toService("web")), named("a", "foo", 5, toNamespace, y), ""},
 		"another namespace":                 {named("b", "foo", 10, toService("web"), x), named("a", "bar", 5, toNamespace, y), ""},
@@ -167,6 +153,34 @@ func TestConflictsAcrossScopes(t *testing.T) {
 				if !slices.Contains(r.Affected(t.Context(), pair[0]), client.ObjectKeyFromObject(pair[1])) {
 					t.Errorf("a change of %s/%s is not told to %s/%s", pair[0].Namespace, pair[0].Name, pair[1].Namespace, pair[1].Name)
 				}
+			}
+		})
+	}
+}
+
+// TestHandover: what a profile gives up stays until the profile that takes it up has its own.
+func TestHandover(t *testing.T) {
+	web := tags{"app": "web"}
+	authorizing := func(p *v1alpha1.ServiceSecurityProfile) { p.Spec.Authorization = &v1alpha1.Authorization{} }
+	giver := newProfile("giver", 5, toService("web"), strict)
+	taker := edited(newProfile("taker", 10, toService("web"), strict), withoutMTLS, authorizing)
+	narrow := edited(newProfile("taker", 10, toWorkload(web), strict), withoutMTLS, authorizing)
+	theirs := owned(newAccess("foo", "taker", placed{selector: web}, allow), taker)
+	for name, tc := range map[string]struct {
+		giver, taker *v1alpha1.ServiceSecurityProfile
+		objects      []client.Object
+		want         []v1alpha1.Section
+	}{
+		"not there yet":          {giver, taker, nil, []v1alpha1.Section{v1alpha1.SectionAuthorization}},
+		"there":                  {giver, taker, []client.Object{theirs}, nil},
+		"of another target":      {giver, narrow, nil, nil},
+		"being deleted":          {giver, edited(taker.DeepCopy(), deleting), nil, nil},
+		"the giver still has it": {edited(giver.DeepCopy(), authorizing), taker, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := cluster(t, append(tc.objects, newService("web", web), newPod("web-a", web), tc.giver, tc.taker)...)
+			if diff := cmp.Diff(tc.want, mustResolve(t, r, tc.giver).Handover); diff != "" {
+				t.Errorf("handed over (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -139,7 +139,7 @@ func portsGate(in Input) []v1alpha1.Blocker {
 		blockers = append(blockers, blocker(v1alpha1.BlockerPortsExcluded, "Inbound ports bypass the proxy, so neither STRICT nor observation applies to them: %s. Remove the annotation traffic.sidecar.istio.io/excludeInboundPorts (or widen includeInboundPorts) and restart the pods.", names(excluded))...)
 	}
 	if len(probes) > 0 {
-		blockers = append(blockers, blocker(v1alpha1.BlockerUnrewrittenProbes, "The kubelet's probes reach the application in plaintext: %s. Set the annotation sidecar.istio.io/rewriteAppHTTPProbers: \"true\" and restart the pods.", names(probes))...)
+		blockers = append(blockers, blocker(v1alpha1.BlockerUnrewrittenProbes, "The kubelet's probes or hooks reach the application through the proxy in plaintext: %s. Set the annotation sidecar.istio.io/rewriteAppHTTPProbers: \"true\" and restart the pods.", names(probes))...)
 	}
 	if sidecars := in.Facts.SidecarIngress; len(sidecars) > 0 {
 		blockers = append(blockers, blocker(v1alpha1.BlockerSidecarIngressTLS, "Sidecar resources terminate TLS of their own for the target: %s. Remove tls from their ingress listeners.", names(sidecars))...)
@@ -163,7 +163,7 @@ func clientsGate(in Input) []v1alpha1.Blocker {
 			names(unique(rest, func(r facts.ClientRule) string { return r.Namespace + "/" + r.Name })))
 	})
 	if entries := in.Facts.ServiceEntries; len(entries) > 0 {
-		blockers = append(blockers, blocker(v1alpha1.BlockerPlaintextServiceEntry, "ServiceEntries declare the target as MESH_EXTERNAL, so clients send it plaintext: %s. Set their location to MESH_INTERNAL, or remove them.", names(entries))...)
+		blockers = append(blockers, blocker(v1alpha1.BlockerPlaintextServiceEntry, "ServiceEntries lead clients to the target as if it were outside the mesh, with plaintext: %s. Set their location to MESH_INTERNAL and the serviceAccount of endpoints that they list, or remove them.", names(entries))...)
 	}
 	return blockers
 }
@@ -218,7 +218,7 @@ func overridesGate(in Input) []v1alpha1.Blocker {
 	if len(in.Facts.TelemetryOverrides) == 0 {
 		return nil
 	}
-	return blocker(v1alpha1.BlockerTelemetryOverridden, "Telemetry objects disable or change the metrics that plaintext is told from: %s. Remove their overrides of REQUEST_COUNT, TCP_OPENED_CONNECTIONS, TCP_CLOSED_CONNECTIONS and TCP_RECEIVED_BYTES and of the tag connection_security_policy.", names(in.Facts.TelemetryOverrides))
+	return blocker(v1alpha1.BlockerTelemetryOverridden, "Telemetry objects disable or change the metrics that plaintext is told from: %s. Remove what they disable for SERVER, their overrides of the tags reporter, connection_security_policy, source_*, destination_workload* and request_protocol, and a reportingInterval longer than a third of the window.", names(in.Facts.TelemetryOverrides))
 }
 
 // telemetryGate: no data is not no plaintext.

@@ -29,6 +29,9 @@ func authorizationEnforced(r report) metav1.Condition {
 	if pods := outside(r.Facts.Pods); len(pods) > 0 {
 		return isFalse(kind, v1alpha1.ReasonPodsNotInMesh, "These pods have no proxy that could refuse anybody, so everybody can call them: %s. Enable injection and restart them.", names(pods))
 	}
+	if ports := bypassing(r.Facts.Pods); len(ports) > 0 {
+		return isFalse(kind, string(v1alpha1.BlockerPortsExcluded), "These ports bypass the proxy, so everybody can call them: %s. Take them out of the annotation traffic.sidecar.istio.io/excludeInboundPorts, or add them to includeInboundPorts, and restart the pods.", names(ports))
+	}
 	return isTrue(kind, kind, "%s", sentences(whoMayCall(*a), plaintextCallers(r), missingCallers(r.Facts)))
 }
 
@@ -42,9 +45,22 @@ func whoMayCall(a v1alpha1.Authorization) string {
 	case a.Default == v1alpha1.DefaultAllow:
 		return sentences(denied, "All others are let in.")
 	case len(a.AllowedCallers) == 0:
-		return "Nobody is let in, because allowedCallers is empty; policies of other profiles, or made by hand, may let callers in beside it."
+		return "The profile lets in nobody, because allowedCallers is empty. Policies of other profiles for the same pods, or made by hand, let callers in beside it."
 	}
-	return sentences(fmt.Sprintf("Only these callers are let in: %s.", names(callerNames(a.AllowedCallers))), denied)
+	return sentences(fmt.Sprintf("The profile lets in only these callers: %s.", names(callerNames(a.AllowedCallers))), denied)
+}
+
+// bypassing are the ports that the pods' proxies do not see, each once.
+func bypassing(pods []facts.Pod) []string {
+	var ports []string
+	for _, pod := range pods {
+		for _, port := range pod.ExcludedPorts {
+			if text := pod.Name + " " + port; !slices.Contains(ports, text) {
+				ports = append(ports, text)
+			}
+		}
+	}
+	return ports
 }
 
 func callerNames(callers []v1alpha1.Caller) []string {
@@ -107,7 +123,7 @@ func callerWarnings(r report, add addWarning) {
 			add(v1alpha1.WarningCallerOnTCPPort, "What these denied callers say of requests cannot be told on workload %s, which speaks TCP, so they are not refused there: %s.", portsText(tcp), names(denied))
 		}
 		if len(undeclared) > 0 {
-			add(v1alpha1.WarningCallerOnUndeclaredPort, "No Service declares the protocol of workload %s. What turns out not to be HTTP there is refused for everybody, because of what these denied callers say of requests: %s. Name the Service's port by its protocol, or set appProtocol.", portsText(undeclared), names(denied))
+			add(v1alpha1.WarningCallerOnUndeclaredPort, "The protocol of workload %s is not declared, or not everywhere the same. What turns out not to be HTTP there is refused for whoever else these denied callers name, or for everybody, because what they say of requests cannot be told: %s. Name the Service's port by its protocol, or set appProtocol.", portsText(undeclared), names(denied))
 		}
 	}
 	if closed := closedPorts(r.Facts, *a); len(closed) > 0 {

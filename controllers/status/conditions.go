@@ -50,6 +50,18 @@ func accepted(r report) metav1.Condition {
 	return isTrue(kind, kind, "The profile is understood, and %s.", resolved(r))
 }
 
+// handedOver says what stays although the profile does not ask for it any more.
+func handedOver(r report) string {
+	var sections []string
+	for _, section := range r.Facts.Handover {
+		sections = append(sections, string(section))
+	}
+	if len(sections) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("What it had for %s stays until the objects of the profile that takes that over are in force.", and(sections))
+}
+
 // lostSections says what becomes of the objects for sections that an older profile has.
 func lostSections(r report) string {
 	var texts []string
@@ -111,7 +123,8 @@ func programmed(r report) metav1.Condition {
 	if len(objects) == 1 {
 		verb = "is"
 	}
-	return isTrue(kind, kind, "%s in namespace %s %s what the profile asks for now.", and(objects), r.Profile.Namespace, verb)
+	text := fmt.Sprintf("%s in namespace %s %s what the profile asks for now.", and(objects), r.Profile.Namespace, verb)
+	return isTrue(kind, kind, "%s", sentences(text, handedOver(r)))
 }
 
 // observed says whether the rollout needs to know the traffic, and if not, with what reason.

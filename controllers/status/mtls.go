@@ -58,6 +58,9 @@ func remembered(in Input) *v1alpha1.MTLSStatus {
 
 // written says whether the server's side is as it was decided.
 func written(in Input) bool {
+	if in.Applied.PeerHeld {
+		return false
+	}
 	own := v1alpha1.ResourceRef{Kind: "PeerAuthentication", Name: facts.PeerName(in.Profile)}
 	return in.ApplyError == nil || in.Decision.Keep || in.Decision.Form.Empty() || slices.Contains(in.Applied.Resources, own)
 }

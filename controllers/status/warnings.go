@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
@@ -64,7 +65,7 @@ func strictWarnings(r report, add addWarning) {
 		}
 	}
 	if entries := r.Facts.ServiceEntries; len(entries) > 0 {
-		add(v1alpha1.WarningClientsSendPlaintext, "ServiceEntries declare the target as MESH_EXTERNAL, so clients send it plaintext, which STRICT refuses: %s. Set their location to MESH_INTERNAL, or remove them.", names(entries))
+		add(v1alpha1.WarningClientsSendPlaintext, "ServiceEntries lead clients to the target as if it were outside the mesh, with plaintext, which STRICT refuses: %s. Set their location to MESH_INTERNAL and the serviceAccount of endpoints that they list, or remove them.", names(entries))
 	}
 }
 
@@ -123,8 +124,26 @@ func rolloutWarnings(r report, add addWarning) {
 	if r.Decision.Observe && r.Seen.Completeness == traffic.Complete && !r.Seen.ConnectionsVisible {
 		add(v1alpha1.WarningStreamsNotVisible, "The proxies do not expose their connection statistics, so a plaintext stream that was opened before the observation window and is still open cannot be seen. Expose them by proxyStatsMatcher with inclusionSuffixes downstream_cx_active and downstream_cx_ssl_active.")
 	}
+	if r.Facts.RemoteClustersHidden {
+		add(v1alpha1.WarningRemoteClustersNotVisible, "The operator may not list the Secrets of Istio's namespace by which istiod reaches other clusters, so it cannot tell whether the target has pods there. If the mesh has other clusters, apply config/remote-clusters; docs/install.md says what that allows.")
+	}
+	scheduledWarning(r, add)
 	if r.mtls.Stage == v1alpha1.StageVerifying && r.Spec.Rollback == v1alpha1.RollbackAutomatic {
 		add(v1alpha1.WarningCallersNotVisible, "Verification waits out its window and watches the target's own proxies. It cannot see failures on the callers' side, so it does not roll back because of them.")
+	}
+}
+
+// scheduledWarning names the jobs that the window may have missed.
+func scheduledWarning(r report, add addWarning) {
+	var jobs []string
+	var longest time.Duration
+	for _, job := range r.Facts.ScheduledJobs {
+		jobs = append(jobs, job.Namespace+"/"+job.Name)
+		longest = max(longest, job.Gap)
+	}
+	if len(jobs) > 0 {
+		hours := int64((longest + time.Hour - 1) / time.Hour)
+		add(v1alpha1.WarningScheduledJobOutsideWindow, "Scheduled jobs that may call the target run less often than once in rollout.observationWindow, so the plaintext that they may send is not known: %s. Lengthen observationWindow to more than %dh, or see that their pods have a sidecar.", names(jobs), hours)
 	}
 }
 

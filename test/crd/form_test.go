@@ -171,7 +171,7 @@ var forms = []form{
 	{
 		name:   "text has no control characters",
 		places: texts,
-		good:   []string{"a", "https//a.example", "ä", "role:x", "*", "a.b"},
+		good:   []string{"a", "https//a.example", "ä", "role:x", "a*b", "a.b"},
 		bad:    []string{"a\nb", "\t", "\x00", "\x7f"},
 		want:   wantPattern,
 	},
@@ -239,6 +239,20 @@ var forms = []form{
 		want:   "write the name of a namespace, of lower-case letters, digits and -, without wildcards",
 	},
 	{
+		name:   "a value may be a wildcard",
+		places: slices.Concat(claimValues, headerValues),
+		good:   []string{"*", "a*", "*a"},
+		bad:    []string{"\x00"},
+		want:   wantPattern,
+	},
+	{
+		name:   "an issuer has no wildcard at its ends",
+		places: []place{issuer},
+		good:   []string{"https://a.example", "a*b", "testing@secure.istio.io"},
+		bad:    []string{"*", "*a", "a*"},
+		want:   "write the issuer exactly as it stands in its tokens, without a * at its start or end: one * would stand for other issuers",
+	},
+	{
 		name:   "a principal has no scheme",
 		places: principals,
 		good:   []string{"cluster.local/ns/shop/sa/checkout"},
@@ -248,16 +262,16 @@ var forms = []form{
 	{
 		name:   "a principal has one wildcard at most",
 		places: principals,
-		good:   []string{"*", "*/sa/checkout", "cluster.local/ns/shop/*"},
-		bad:    []string{"a/*/b", "*a*", "**", "a b"},
-		want:   "write a principal such as cluster.local/ns/shop/sa/checkout, with a * at its start or its end only",
+		good:   []string{"*", "*/sa/checkout", "*.example.com:8/ns/a_b", "cluster.local/ns/shop/*", "a(b"},
+		bad:    []string{"a/*/b", "*a*", "**", "a b", "*e(b", "*/sa/a|b", "*[", "*\\", "*a+"},
+		want:   "write a principal such as cluster.local/ns/shop/sa/checkout, with a * at its start or its end only, and after a * at its start nothing but letters, digits and - _ . / :",
 	},
 	{
 		name:   "a request principal is issuer/subject",
 		places: requestPrincipals,
-		good:   []string{"https://accounts.example.com/alice", "https://accounts.example.com/*", "*/alice", "*", "https://a*", "*lice"},
-		bad:    []string{"alice", "a/*/b", "*a*", "**", "a b/c"},
-		want:   "write a request principal as issuer/subject, such as https://accounts.example.com/alice, with a * at its start or its end only",
+		good:   []string{"https://accounts.example.com/alice", "https://accounts.example.com/*", "*/alice", "*", "a@b.c/d*", "*.example.com/*", "a/b/c"},
+		bad:    []string{"alice", "a/*/b", "*a*", "**", "a b/c", "https://a*", "https://a", "https://*", "*lice", "a/", "*/"},
+		want:   "write a request principal as issuer/subject, such as https://accounts.example.com/alice, with a * at the start of the issuer or at the end of the subject: https://accounts.example.com/* is whoever has a token of that issuer",
 	},
 	{
 		name:   "an address is one, or a block",

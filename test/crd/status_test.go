@@ -35,6 +35,11 @@ func statusRules() []rule {
 		{name: "the condition has a reason", field: "status.conditions[*].reason", want: wantMinLength, reject: []string{condition(`{reason: ""}`)}},
 		{name: "the condition's generation is one", field: "status.conditions[*].observedGeneration", want: wantMinimum, reject: []string{condition(`{observedGeneration: -1}`)}},
 		{name: "a condition stands once", field: "status.conditions[*]", want: wantDuplicate, reject: []string{`{conditions: [` + strings.TrimSuffix(strings.TrimPrefix(condition(`{}`), `{conditions: [`), `]}`) + `, ` + strings.TrimPrefix(condition(`{}`), `{conditions: [`)}},
+		{name: "a dry run's port is one", field: "status.authorization.dryRun[*].port", want: wantMinimum, accept: []string{`{authorization: {dryRun: [{port: 0}, {port: 65535}]}}`}, reject: []string{`{authorization: {dryRun: [{port: -1}]}}`}},
+		{name: "a dry run's port is one", field: "status.authorization.dryRun[*].port", want: wantMaximum, reject: []string{`{authorization: {dryRun: [{port: 65536}]}}`}},
+		{name: "a dry run's count is one", field: "status.authorization.dryRun[*].allowed", want: wantMinimum, reject: []string{`{authorization: {dryRun: [{port: 1, allowed: -1}]}}`}},
+		{name: "a dry run's count is one", field: "status.authorization.dryRun[*].refused", want: wantMinimum, reject: []string{`{authorization: {dryRun: [{port: 1, refused: -1}]}}`}},
+		{name: "a port is counted once", field: "status.authorization.dryRun[*]", want: wantDuplicate, reject: []string{`{authorization: {dryRun: [{port: 1}, {port: 1}]}}`}},
 		{name: "an object stands once", field: "status.resources[*]", want: wantDuplicate, accept: []string{`{resources: [{kind: A, name: a}, {kind: A, name: b}, {kind: B, name: a}]}`}, reject: []string{`{resources: [{kind: A, name: a}, {kind: A, name: a}]}`}},
 	}
 	for _, required := range []struct{ field, patch string }{
@@ -43,6 +48,7 @@ func statusRules() []rule {
 		{"status.mtls.blockers[*].type", `{mtls: {blockers: [{message: a}]}}`},
 		{"status.mtls.blockers[*].message", `{mtls: {blockers: [{type: NoPods}]}}`},
 		{"status.mtls.plaintextCallers[*].workload", `{mtls: {plaintextCallers: [{namespace: a}]}}`},
+		{"status.authorization.dryRun[*].port", `{authorization: {dryRun: [{refused: 1}]}}`},
 		{"status.resources[*].kind", `{resources: [{name: a}]}`},
 		{"status.resources[*].name", `{resources: [{kind: a}]}`},
 		{"status.warnings[*].type", `{warnings: [{section: jwt, message: a}]}`},
@@ -63,6 +69,7 @@ func statusRules() []rule {
 		{place{"status.conditions", `{conditions: VALUE}`}, 0, 16, item(`{type: C%d, status: "True", reason: R, message: "", lastTransitionTime: "2026-01-02T03:04:05Z"}`)},
 		{place{"status.mtls.plaintextCallers", `{mtls: {plaintextCallers: VALUE}}`}, 0, 20, item("{workload: a%d}")},
 		{place{"status.mtls.blockers", `{mtls: {blockers: VALUE}}`}, 0, 32, item("{type: NoPods, message: a%d}")},
+		{place{"status.authorization.dryRun", `{authorization: {dryRun: VALUE}}`}, 0, 64, item("{port: %d}")},
 		{place{"status.resources", `{resources: VALUE}`}, 0, 256, item("{kind: A, name: a%d}")},
 		{place{"status.warnings", `{warnings: VALUE}`}, 0, 16, item("{type: PortNotMapped, section: mtls, message: a%d}")},
 	} {

@@ -17,12 +17,14 @@ type JWTApplyConfiguration struct {
 	// and one for another audience with 403.
 	Requirement *apiv1alpha1.TokenRequirement `json:"requirement,omitempty"`
 	// exemptPaths are paths that need no token, such as health checks. A bad
-	// token is still refused there, and authorization still applies. It cannot
+	// token is still refused there, and authorization still applies. Prefer
+	// exact paths: what an application makes of "/public/..%2Fadmin" is its own
+	// affair, and Istio sees a path under /public/. It cannot
 	// be combined with requiredPaths. At most 16.
 	ExemptPaths []apiv1alpha1.Path `json:"exemptPaths,omitempty"`
 	// requiredPaths are the only paths that need a token. An application that
 	// reads a path otherwise than Istio does can be reached around them, so
-	// prefer exemptPaths, with which it cannot. At most 16.
+	// prefer exemptPaths with exact paths, around which it cannot. At most 16.
 	RequiredPaths []apiv1alpha1.Path `json:"requiredPaths,omitempty"`
 	// issuers are the issuers whose tokens are accepted, from 1 to 16, each
 	// once.
