@@ -1,135 +1,171 @@
 //go:build istio
 
-// Package istio_test asks a real istiod about everything that the operator's golden cases write.
 package istio_test
 
 import (
-	"context"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	networkingapi "istio.io/api/networking/v1alpha3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 	"sigs.k8s.io/yaml"
 
-	"github.com/servicesecurity/operator/test/testbed"
+	"github.com/servicesecurity/operator/api/v1alpha1"
 )
 
-const deadline = 5 * time.Minute
-
-// bed is a control plane with an istiod beside it.
-func bed(t *testing.T) (context.Context, client.Client, *testbed.Istiod) {
-	t.Helper()
-	log.SetLogger(zap.New())
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
-	t.Cleanup(cancel)
-	plane, err := testbed.StartControlPlane(ctx, testbed.ControlPlaneOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := plane.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	istiod, err := testbed.StartIstiod(ctx, plane, testbed.IstiodOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(istiod.Stop)
-	kube, err := client.New(plane.Config(), client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ctx, kube, istiod
-}
+var noEgress = []*networkingapi.IstioEgressListener{{Hosts: []string{"~/*"}}}
 
 // TestGolden asks istiod's own validation and the API server (Istio's CRDs with their CEL rules) about every object of
 // every golden case, and expects neither a refusal nor a warning, nor a field that is dropped.
 func TestGolden(t *testing.T) {
-	ctx, kube, istiod := bed(t)
-	cases := map[string][]*unstructured.Unstructured{}
+	cases := map[string][]client.Object{}
 	for _, pattern := range []string{"../../controllers/istio/testdata/*/out.yaml", "../../controllers/status/testdata/*/out.yaml"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil || len(paths) == 0 {
 			t.Fatalf("no golden cases at %s: %v", pattern, err)
 		}
 		for _, path := range paths {
-			cases[strings.TrimPrefix(path, "../../controllers/")] = objects(t, path)
+			cases[strings.TrimPrefix(path, "../../controllers/")] = objectsIn(t, path)
 		}
 	}
-	asked := 0
-	for name, list := range cases {
-		t.Run(name, func(t *testing.T) {
-			for i, object := range list {
-				asked++
-				verdict, err := istiod.Validate(ctx, object)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if !verdict.Allowed || len(verdict.Warnings) > 0 {
-					t.Errorf("object %d, %s %s: istiod says %+v", i, object.GetKind(), object.GetName(), verdict)
-				}
-				served := object.DeepCopy()
-				served.SetNamespace("default")
-				if err := kube.Create(ctx, served, client.DryRunAll, client.FieldValidation("Strict")); err != nil {
-					t.Errorf("object %d, %s %s: the API server says %v", i, object.GetKind(), object.GetName(), err)
-				}
+	asked := askAll(t, cases)
+	if asked["AuthorizationPolicy"] == 0 || asked["RequestAuthentication"] == 0 || asked["PeerAuthentication"] == 0 || asked["DestinationRule"] == 0 {
+		t.Errorf("asked about %v: were the golden cases read?", asked)
+	}
+	t.Logf("%v in %d cases", asked, len(cases))
+}
+
+// TestSamples asks about what comes of each sample, for a target that takes requests alone and for one with a TCP port.
+func TestSamples(t *testing.T) {
+	cases := map[string][]client.Object{}
+	for name, profile := range samples(t) {
+		for _, variant := range []struct {
+			name string
+			tcp  bool
+		}{{"HTTP", false}, {"HTTP and TCP", true}} {
+			objects, err := render(told(profile, variant.tcp))
+			if err != nil {
+				t.Fatal(err)
 			}
-		})
+			list := listed(objects)
+			if len(list) == 0 {
+				t.Errorf("%s: nothing comes of it", name)
+			}
+			cases[name+"/"+variant.name] = list
+		}
 	}
-	if asked < len(cases) {
-		t.Errorf("%d objects in %d cases: were they read?", asked, len(cases))
-	}
-	t.Logf("%d objects of %d cases", asked, len(cases))
+	t.Logf("%v in %d cases", askAll(t, cases), len(cases))
 }
 
 // TestRefusals shows that both would say so if something were wrong.
 func TestRefusals(t *testing.T) {
-	ctx, kube, istiod := bed(t)
-	parse := func(text string) *unstructured.Unstructured {
-		object := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal([]byte(text), object); err != nil {
-			t.Fatal(err)
+	ctx := testContext(t)
+	istiodRefuses := map[string]string{
+		"a port's settings without a port": "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a, namespace: default}, spec: {host: a.default.svc.cluster.local, trafficPolicy: {portLevelSettings: [{tls: {mode: ISTIO_MUTUAL}}]}}}",
+		"a condition that it skips":        "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a-deny, namespace: default}, spec: {action: DENY, rules: [{when: [{key: request.claims, values: [a]}]}]}}",
+		"a key set that is none":           "{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: a, namespace: default}, spec: {jwtRules: [{issuer: a, jwks: a}]}}",
+		"a DENY rule that widens on TCP":   "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a, namespace: default}, spec: {action: DENY, rules: [{to: [{operation: {methods: [GET]}}]}]}}",
+	}
+	for name, text := range istiodRefuses {
+		if said, err := complaint(ctx, parse(t, text)); err != nil || said == "" {
+			t.Errorf("istiod takes %s: %v", name, err)
 		}
-		return object
 	}
-	noPort := parse("{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: a, namespace: default}, spec: {host: a.default.svc.cluster.local, trafficPolicy: {portLevelSettings: [{tls: {mode: ISTIO_MUTUAL}}]}}}")
-	verdict, err := istiod.Validate(ctx, noPort)
-	if err != nil || verdict.Allowed {
-		t.Errorf("istiod takes a port's settings without a port: %+v %v", verdict, err)
-	}
-	noSelector := parse("{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a, namespace: default}, spec: {portLevelMtls: {\"80\": {mode: STRICT}}}}")
-	if err := kube.Create(ctx, noSelector, client.DryRunAll); err == nil {
+	noSelector := "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a, namespace: default}, spec: {portLevelMtls: {\"80\": {mode: STRICT}}}}"
+	if err := served(ctx, parse(t, noSelector)); err == nil {
 		t.Error("the API server takes port exceptions without a selector")
+	}
+	unknown := "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a, namespace: default}, spec: {mtls: {mode: STRICT, strict: true}}}"
+	if err := served(ctx, parse(t, unknown)); err == nil {
+		t.Error("the API server takes a field that it does not know")
 	}
 }
 
-// objects are all objects in a golden file: documents of their own, or in the list of a step.
-func objects(t *testing.T, path string) []*unstructured.Unstructured {
+// askAll asks both about the objects of all cases, and counts them by kind.
+func askAll(t *testing.T, cases map[string][]client.Object) map[string]int {
 	t.Helper()
-	text, err := os.ReadFile(path)
+	ctx := testContext(t)
+	asked := map[string]int{}
+	for _, name := range slices.Sorted(maps.Keys(cases)) {
+		t.Run(name, func(t *testing.T) {
+			for _, object := range cases[name] {
+				kind := object.GetObjectKind().GroupVersionKind().Kind
+				asked[kind]++
+				said, err := complaint(ctx, object)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if said != "" {
+					t.Errorf("%s\n%s", said, text(object))
+				}
+				if err := served(ctx, object); err != nil {
+					t.Errorf("%s %s: the API server says %v", kind, object.GetName(), err)
+				}
+			}
+		})
+	}
+	return asked
+}
+
+// samples are the profiles of config/samples, by file.
+func samples(t *testing.T) map[string]*v1alpha1.ServiceSecurityProfile {
+	t.Helper()
+	paths, err := filepath.Glob("../../config/samples/*.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []*unstructured.Unstructured
-	for _, document := range strings.Split(string(text), "\n---\n") {
-		var content map[string]any
-		if err := yaml.Unmarshal([]byte(document), &content); err != nil {
+	all := map[string]*v1alpha1.ServiceSecurityProfile{}
+	for _, path := range paths {
+		var profile v1alpha1.ServiceSecurityProfile
+		if content := read(t, path); !strings.Contains(content, "\nkind: "+v1alpha1.Kind+"\n") {
+			continue // kustomization.yaml
+		} else if err := yaml.UnmarshalStrict([]byte(content), &profile); err != nil {
 			t.Fatal(err)
 		}
-		if content["kind"] != nil {
-			all = append(all, &unstructured.Unstructured{Object: content})
+		all[filepath.Base(path)] = &profile
+	}
+	if len(all) == 0 {
+		t.Fatal("no samples found")
+	}
+	return all
+}
+
+// objectsIn are all objects in a golden file: documents of their own, or in the list of a step.
+func objectsIn(t *testing.T, path string) []client.Object {
+	t.Helper()
+	var all []client.Object
+	for _, document := range strings.Split(read(t, path), "\n---\n") {
+		one := parse(t, document)
+		if one.Object["kind"] != nil {
+			all = append(all, one)
 		}
-		listed, _ := content["objects"].([]any)
-		for _, one := range listed {
-			all = append(all, &unstructured.Unstructured{Object: one.(map[string]any)})
+		listed, _ := one.Object["objects"].([]any)
+		for _, object := range listed {
+			all = append(all, &unstructured.Unstructured{Object: object.(map[string]any)})
 		}
 	}
 	return all
+}
+
+func parse(t *testing.T, document string) *unstructured.Unstructured {
+	t.Helper()
+	object := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
+		t.Fatal(err)
+	}
+	return object
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -41,6 +42,9 @@ type Istiod struct {
 	process *process.Process
 	client  client.Client
 	ports   istiodPorts
+
+	mu      sync.Mutex
+	webhook *http.Client // nil until somebody asks
 }
 
 type istiodPorts struct {

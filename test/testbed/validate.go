@@ -20,6 +20,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 )
 
+// idleConnections to the webhook are kept for as many questions at once.
+const idleConnections = 16
+
 // Verdict is what Istio's own validation says of an object.
 type Verdict struct {
 	// Allowed tells whether Istio would take it.
@@ -44,7 +47,6 @@ func (i *Istiod) Validate(ctx context.Context, object client.Object) (Verdict, e
 	if err != nil {
 		return Verdict{}, err
 	}
-	defer httpClient.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+i.ports.address(i.ports.web)+"/validate", bytes.NewReader(body))
 	if err != nil {
 		return Verdict{}, fmt.Errorf("making the review's request: %w", err)
@@ -103,8 +105,14 @@ func (i *Istiod) review(object client.Object) (*admissionv1.AdmissionReview, err
 	}, nil
 }
 
-// webhookClient trusts what pods trust: the root that istiod publishes.
+// webhookClient trusts what pods trust: the root that istiod publishes. It is made once, so that thousands of questions need
+// a few connections.
 func (i *Istiod) webhookClient(ctx context.Context) (*http.Client, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.webhook != nil {
+		return i.webhook, nil
+	}
 	const pause = 50 * time.Millisecond
 	var published corev1.ConfigMap
 	for {
@@ -125,5 +133,9 @@ func (i *Istiod) webhookClient(ctx context.Context) (*http.Client, error) {
 	if !roots.AppendCertsFromPEM([]byte(published.Data["root-cert.pem"])) {
 		return nil, errors.New("parsing istiod's root certificate: there is none in the config map")
 	}
-	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: istiodHost, MinVersion: tls.VersionTLS12}}}, nil
+	i.webhook = &http.Client{Transport: &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: roots, ServerName: istiodHost, MinVersion: tls.VersionTLS12},
+		MaxIdleConnsPerHost: idleConnections,
+	}}
+	return i.webhook, nil
 }
