@@ -89,7 +89,7 @@ func (p *policyWriter) look(ctx context.Context) bool {
 
 // survey says what is to become of each object of a kind: those that are wanted, and those that are the profile's already.
 func (p *policyWriter) survey(ctx context.Context, k kind, want []client.Object, keep []string, into *[]change) bool {
-	if k.name == RequestAuthentication && !p.Mesh.RequestAuthentications || k.name == AuthorizationPolicy && !p.Mesh.AuthorizationPolicies {
+	if !p.there(k) {
 		return true // there can be none
 	}
 	ok := true
@@ -110,15 +110,27 @@ func (p *policyWriter) survey(ctx context.Context, k kind, want []client.Object,
 		return false
 	}
 	for _, object := range owned {
-		switch {
-		case names[object.GetName()] || object.GetDeletionTimestamp() != nil:
-		case slices.Contains(keep, object.GetName()):
-			*into = append(*into, change{live: object, object: object})
-		default:
-			*into = append(*into, change{live: object, verb: Deleted, unlike: true})
+		if !names[object.GetName()] && object.GetDeletionTimestamp() == nil {
+			*into = append(*into, rest(object, keep))
 		}
 	}
 	return ok
+}
+
+// rest is what becomes of an object that is not wanted.
+func rest(object client.Object, keep []string) change {
+	if slices.Contains(keep, object.GetName()) {
+		return change{live: object, object: object}
+	}
+	return change{live: object, verb: Deleted, unlike: true}
+}
+
+// there says whether the API server knows the kind.
+func (p *policyWriter) there(k kind) bool {
+	if k.name == RequestAuthentication {
+		return p.Mesh.RequestAuthentications
+	}
+	return p.Mesh.AuthorizationPolicies
 }
 
 // try has the API server look at several writes before the first is made.

@@ -100,10 +100,9 @@ func (res *resolution) resolveProtocols(context.Context) error {
 	mapped := map[client.ObjectKey]map[int32]bool{}
 	for _, pod := range res.pods {
 		// A gateway among the workloads of a namespace says nothing of theirs.
-		if isGateway(pod) {
-			continue
+		if !isGateway(pod) {
+			mapped[client.ObjectKeyFromObject(pod)] = map[int32]bool{}
 		}
-		mapped[client.ObjectKeyFromObject(pod)] = map[int32]bool{}
 	}
 	expected := declarations{}
 	for _, service := range res.services {
@@ -114,7 +113,15 @@ func (res *resolution) resolveProtocols(context.Context) error {
 			declared[port] = protocol
 		}
 	}
-	// What a pod listens on without a Service is sniffed, whatever the port of the same number is elsewhere.
+	res.declareUnmapped(declared, mapped)
+	res.declareGateways(declared)
+	res.facts.Ports = declared.ports()
+	return nil
+}
+
+// declareUnmapped looks at what pods listen on without a Service: it is sniffed, whatever the port of the same number is
+// elsewhere.
+func (res *resolution) declareUnmapped(declared declarations, mapped map[client.ObjectKey]map[int32]bool) {
 	for _, pod := range res.pods {
 		ports, ours := mapped[client.ObjectKeyFromObject(pod)]
 		for _, port := range containerPorts(pod) {
@@ -123,9 +130,6 @@ func (res *resolution) resolveProtocols(context.Context) error {
 			}
 		}
 	}
-	res.declareGateways(declared)
-	res.facts.Ports = declared.ports()
-	return nil
 }
 
 // declareGateways takes the numbers that gateways among the target's pods listen on off those that are TCP elsewhere: a

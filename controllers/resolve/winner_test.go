@@ -11,7 +11,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
-	"github.com/servicesecurity/operator/controllers/facts"
 )
 
 func TestWinnerLive(t *testing.T) {

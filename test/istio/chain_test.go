@@ -3,7 +3,6 @@
 package istio_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -108,14 +107,3 @@ func text(object any) string {
 	return string(out)
 }
 
-func clone[T any](value T) T {
-	var out T
-	encoded, err := json.Marshal(value)
-	if err == nil {
-		err = json.Unmarshal(encoded, &out)
-	}
-	if err != nil {
-		panic(err) // a type that cannot be written as JSON is a mistake of the test
-	}
-	return out
-}

@@ -28,10 +28,10 @@ func keyServer(t *testing.T) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if r.URL.Path[max(0, len(r.URL.Path)-len("openid-configuration")):] == "openid-configuration" {
-			fmt.Fprintf(w, `{"jwks_uri": "http://%s/keys"}`, r.Host)
+			_, _ = fmt.Fprintf(w, `{"jwks_uri": "http://%s/keys"}`, r.Host)
 			return
 		}
-		fmt.Fprint(w, keySet)
+		_, _ = fmt.Fprint(w, keySet)
 	}))
 	t.Cleanup(server.Close)
 	return server.URL

@@ -180,7 +180,8 @@ func (c chain) list() []string {
 	var all []string
 	add := func(rules map[string]rule, before, after string) {
 		for name, r := range rules {
-			short := strings.NewReplacer("policy[", "", "]-rule[", " ", "]", "").Replace(name[strings.Index(name, "policy["):])
+			_, policy, _ := strings.Cut(name, "policy[")
+			short := strings.NewReplacer("]-rule[", " ", "]", "").Replace(policy)
 			all = append(all, before+r.action.String()+" "+short+after)
 		}
 	}
