@@ -61,7 +61,7 @@ func (r request) answer() int {
 	return 403
 }
 
-var _ = Describe("A token and a list of callers", Ordered, func() {
+var _ = Describe("A token and a list of callers", Ordered, Label("smoke"), func() {
 	callers := map[string]string{"allowed": "matrix", "other": "matrix-other", "no sidecar": "matrix-legacy"}
 	methods := map[string][]string{
 		"GET": nil, "POST": {"-X", "POST"},

@@ -106,4 +106,3 @@ func text(object any) string {
 	}
 	return string(out)
 }
-
