@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,8 +14,9 @@ import (
 	"github.com/servicesecurity/operator/controllers/resolve"
 )
 
-// CacheOptions keep the manager's cache small: nobody's managed fields, of pods only what resolve reads, of service accounts
-// that they exist, and configuration maps of Istio's namespace only.
+// CacheOptions keep the manager's cache small: nobody's managed fields, of pods and scheduled jobs only what resolve reads,
+// of service accounts that they exist, and configuration maps of Istio's namespace only. Of Secrets there are only the
+// metadata of those of Istio's namespace that stand for remote clusters.
 func CacheOptions(istioNamespace string) cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
@@ -23,6 +25,11 @@ func CacheOptions(istioNamespace string) cache.Options {
 			&corev1.Namespace{}:      {Transform: slimNamespace},
 			&corev1.ServiceAccount{}: {Transform: slimServiceAccount},
 			&corev1.ConfigMap{}:      {Namespaces: map[string]cache.Config{istioNamespace: {}}},
+			&batchv1.CronJob{}:       {Transform: resolve.TrimCronJob},
+			resolve.RemoteSecret(): {
+				Namespaces: map[string]cache.Config{istioNamespace: {LabelSelector: resolve.RemoteSecrets()}},
+				Transform:  resolve.TrimRemoteSecret,
+			},
 		},
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -42,6 +44,9 @@ import (
 // +kubebuilder:rbac:groups=servicesecurity.dev,resources=servicesecurityprofiles/finalizers,verbs=update
 // +kubebuilder:rbac:groups=security.istio.io,resources=peerauthentications;requestauthentications;authorizationpolicies,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=networking.istio.io,resources=destinationrules,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups=networking.istio.io,resources=serviceentries;sidecars;workloadentries,verbs=list;watch
+// +kubebuilder:rbac:groups=telemetry.istio.io,resources=telemetries,verbs=list;watch
+// +kubebuilder:rbac:groups=batch,resources=cronjobs,verbs=list;watch
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=pods;services;namespaces;configmaps;serviceaccounts,verbs=get;list;watch
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -112,7 +117,7 @@ func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
 		return fmt.Errorf("setting up: %w", err)
 	}
 	kinds := &istioKinds{
-		mgr: mgr, arrived: make(chan event.GenericEvent), indexed: map[schema.GroupVersionKind]bool{},
+		mgr: mgr, namespace: opts.IstioNamespace, arrived: make(chan event.GenericEvent), indexed: map[schema.GroupVersionKind]bool{},
 		looked: map[schema.GroupVersionKind]bool{}, installed: map[schema.GroupVersionKind]bool{},
 	}
 	r := &Reconciler{
@@ -148,8 +153,8 @@ func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
 	if err != nil {
 		return fmt.Errorf("setting up the controller: %w", err)
 	}
-	kinds.watch = func(object client.Object) error {
-		return c.Watch(source.Kind(mgr.GetCache(), object, handler.EnqueueRequestsFromMapFunc(r.affected)))
+	kinds.watch = func(object client.Object, passing ...predicate.Predicate) error {
+		return c.Watch(source.Kind(mgr.GetCache(), object, handler.EnqueueRequestsFromMapFunc(r.affected), passing...))
 	}
 	// What is installed already is watched before the first reconcile.
 	if _, err := kinds.look(ctx); err != nil {
@@ -172,9 +177,11 @@ func (r *Reconciler) affected(ctx context.Context, object client.Object) []recon
 
 // istioKinds waits for Istio's kinds, indexes and watches them when they are there, and has every profile looked at again.
 type istioKinds struct {
-	mgr     manager.Manager
-	watch   func(client.Object) error
-	arrived chan event.GenericEvent
+	mgr manager.Manager
+	// namespace of Istio.
+	namespace string
+	watch     func(client.Object, ...predicate.Predicate) error
+	arrived   chan event.GenericEvent
 	// indexed are the kinds whose indexes are there, which cannot be made twice. Only look uses it, never twice at once.
 	indexed map[schema.GroupVersionKind]bool
 	// looked are the kinds that were looked for once; as indexed.
@@ -192,15 +199,30 @@ type istioKind struct {
 	// needed says, by the cache, whether anybody waits for the kind; nil if the operator itself does. What nobody waits for
 	// is not asked for over and over.
 	needed func(context.Context, client.Reader) (bool, error)
+	// allowed says, by the API server itself, whether the operator may read the kind in Istio's namespace; nil if it
+	// certainly may.
+	allowed func(ctx context.Context, live client.Reader, istioNamespace string) (bool, error)
+	// passing are the updates that matter; all of them if it is empty.
+	passing []predicate.Predicate
 }
 
 func wantedKinds() []istioKind {
+	some := []predicate.Predicate{changed()}
 	return []istioKind{
-		{resolve.PeerAuthenticationKind, &securityv1.PeerAuthentication{}, resolve.IndexPeerAuthentications, nil},
-		{resolve.DestinationRuleKind, &networkingv1.DestinationRule{}, resolve.IndexDestinationRules, nil},
-		{resolve.RequestAuthenticationKind, &securityv1.RequestAuthentication{}, resolve.IndexRequestAuthentications, nil},
-		{resolve.AuthorizationPolicyKind, &securityv1.AuthorizationPolicy{}, resolve.IndexAuthorizationPolicies, nil},
-		{resolve.GatewayKind, &resolve.Gateway{}, resolve.IndexGateways, resolve.TargetsGateways},
+		{kind: resolve.PeerAuthenticationKind, object: &securityv1.PeerAuthentication{}, index: resolve.IndexPeerAuthentications},
+		{kind: resolve.DestinationRuleKind, object: &networkingv1.DestinationRule{}, index: resolve.IndexDestinationRules},
+		{kind: resolve.RequestAuthenticationKind, object: &securityv1.RequestAuthentication{}, index: resolve.IndexRequestAuthentications},
+		{kind: resolve.AuthorizationPolicyKind, object: &securityv1.AuthorizationPolicy{}, index: resolve.IndexAuthorizationPolicies},
+		{kind: resolve.GatewayKind, object: &resolve.Gateway{}, index: resolve.IndexGateways, needed: resolve.TargetsGateways},
+		{kind: resolve.WorkloadEntryKind, object: &networkingv1.WorkloadEntry{}, index: resolve.IndexWorkloadEntries, needed: resolve.RollsOut},
+		{kind: resolve.ServiceEntryKind, object: &networkingv1.ServiceEntry{}, index: resolve.IndexServiceEntries, needed: resolve.RollsOut},
+		{kind: resolve.SidecarKind, object: &networkingv1.Sidecar{}, index: resolve.IndexSidecars, needed: resolve.RollsOut},
+		{kind: resolve.TelemetryKind, object: &telemetryv1.Telemetry{}, index: resolve.IndexTelemetries, needed: resolve.RollsOut},
+		{kind: resolve.CronJobKind, object: &batchv1.CronJob{}, index: resolve.IndexCronJobs, needed: resolve.RollsOut, passing: some},
+		{
+			kind: resolve.SecretKind, object: resolve.RemoteSecret(), index: resolve.IndexRemoteSecrets, needed: resolve.RollsOut,
+			allowed: resolve.MayListRemoteSecrets, passing: some,
+		},
 	}
 }
 
@@ -245,26 +267,42 @@ func (k *istioKinds) look(ctx context.Context) ([]schema.GroupVersionKind, error
 			}
 			continue
 		}
-		_, err := k.mgr.GetRESTMapper().RESTMapping(wanted.kind.GroupKind(), wanted.kind.Version)
-		if meta.IsNoMatchError(err) {
-			continue
-		}
+		served, err := k.serves(ctx, wanted)
 		if err != nil {
 			return found, fmt.Errorf("looking for %s: %w", wanted.kind.Kind, err)
+		}
+		if !served {
+			continue
 		}
 		if err := k.index(ctx, wanted); err != nil {
 			return found, fmt.Errorf("indexing %s: %w", wanted.kind.Kind, err)
 		}
-		if err := k.watch(wanted.object); err != nil {
+		if err := k.watch(wanted.object, wanted.passing...); err != nil {
 			return found, fmt.Errorf("watching %s: %w", wanted.kind.Kind, err)
 		}
 		k.mu.Lock()
 		k.installed[wanted.kind] = true
 		k.mu.Unlock()
 		found = append(found, wanted.kind)
-		log.FromContext(ctx).Info("Istio kind is watched", "kind", wanted.kind.Kind)
+		log.FromContext(ctx).Info("Kind is watched", "kind", wanted.kind.Kind)
 	}
 	return found, nil
+}
+
+// serves says whether the API server knows the kind and lets the operator read it.
+func (k *istioKinds) serves(ctx context.Context, wanted istioKind) (bool, error) {
+	_, err := k.mgr.GetRESTMapper().RESTMapping(wanted.kind.GroupKind(), wanted.kind.Version)
+	if err != nil || wanted.allowed == nil {
+		return err == nil, ignoreNoMatch(err)
+	}
+	return wanted.allowed(ctx, k.mgr.GetAPIReader(), k.namespace)
+}
+
+func ignoreNoMatch(err error) error {
+	if meta.IsNoMatchError(err) {
+		return nil
+	}
+	return err
 }
 
 // needs says whether a kind is to be looked for: all are, the first time.

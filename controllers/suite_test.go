@@ -107,8 +107,8 @@ func startCluster(ctx context.Context, options testbed.ControlPlaneOptions) *clu
 // authorize gives the operator's user the roles that config/ installs, and nothing else.
 func (c *cluster) authorize(ctx context.Context) {
 	GinkgoHelper()
-	for _, file := range []string{"role.yaml", "leader_election_role.yaml"} {
-		text, err := os.ReadFile(filepath.Join("..", "config", "rbac", file))
+	for _, file := range []string{"rbac/role.yaml", "rbac/leader_election_role.yaml", "remote-clusters/role.yaml"} {
+		text, err := os.ReadFile(filepath.Join("..", "config", file))
 		Expect(err).NotTo(HaveOccurred())
 		objects, err := testbed.Objects(text)
 		Expect(err).NotTo(HaveOccurred())
@@ -119,10 +119,12 @@ func (c *cluster) authorize(ctx context.Context) {
 		ObjectMeta: metav1.ObjectMeta{Name: operatorUser}, Subjects: subjects,
 		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "manager-role"},
 	})).To(Succeed())
-	Expect(c.client.Create(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: operatorUser, Namespace: operatorNamespace}, Subjects: subjects,
-		RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "leader-election-role"},
-	})).To(Succeed())
+	for namespace, role := range map[string]string{operatorNamespace: "leader-election-role", istioSystem: "servicesecurity-remote-clusters"} {
+		Expect(c.client.Create(ctx, &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: operatorUser, Namespace: namespace}, Subjects: subjects,
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: role},
+		})).To(Succeed())
+	}
 	path, err := c.plane.KubeconfigFor(operatorUser)
 	Expect(err).NotTo(HaveOccurred())
 	c.operator, err = clientcmd.BuildConfigFromFlags("", path)

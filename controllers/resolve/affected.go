@@ -7,6 +7,8 @@ import (
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -44,6 +46,8 @@ type affected struct {
 	*source
 	resolver *Resolver
 	keys     map[types.NamespacedName]bool
+	// rolling says that only rollouts on their way are affected.
+	rolling bool
 }
 
 func (a *affected) by(ctx context.Context, obj client.Object) error {
@@ -60,6 +64,9 @@ func (a *affected) by(ctx context.Context, obj client.Object) error {
 		}
 		return a.all(ctx, "")
 	case *metav1.PartialObjectMetadata:
+		if obj.Kind == SecretKind.Kind {
+			return a.byRolloutFact(ctx, obj)
+		}
 		return a.byKey(ctx, profilesByCaller, "", obj.Namespace+"/"+obj.Name)
 	case *v1alpha1.ServiceSecurityProfile:
 		return a.byProfile(ctx, obj)
@@ -82,12 +89,97 @@ func (a *affected) byIstio(ctx context.Context, obj client.Object) error {
 	case *Gateway:
 		return a.byKey(ctx, profilesByTarget, obj.Namespace, gatewayTargetKey(obj.Name))
 	default:
+		return a.byRolloutFact(ctx, obj)
+	}
+}
+
+// byRolloutFact adds the rollouts on their way that an object may hold. The others do not look at it, and a rollout looks
+// again at every observation interval whatever happens, so it is no loss that pods are not looked up by their addresses.
+func (a *affected) byRolloutFact(ctx context.Context, obj client.Object) error {
+	a.rolling = true
+	switch obj := obj.(type) {
+	case *networkingv1.WorkloadEntry:
+		if err := a.wide(ctx, obj.Namespace); err != nil {
+			return err
+		}
+		return a.bySets(ctx, obj.Namespace, []map[string]string{entryLabels(obj)})
+	case *networkingv1.ServiceEntry:
+		return a.byEntry(ctx, obj)
+	case *networkingv1.Sidecar:
+		return a.byConfiguration(ctx, obj.Namespace, obj.Spec.GetWorkloadSelector().GetLabels())
+	case *telemetryv1.Telemetry:
+		if len(references(&obj.Spec)) > 0 {
+			return nil
+		}
+		return a.byConfiguration(ctx, obj.Namespace, obj.Spec.GetSelector().GetMatchLabels())
+	case *batchv1.CronJob:
+		return a.byJob(ctx, obj)
+	case *metav1.PartialObjectMetadata:
+		return a.byKey(ctx, profilesByTarget, "", rolling)
+	default:
 		return nil
 	}
 }
 
+// byConfiguration adds the profiles of pods whose proxies an object with this selector configures.
+func (a *affected) byConfiguration(ctx context.Context, namespace string, selector map[string]string) error {
+	if len(selector) > 0 {
+		return a.bySelector(ctx, namespace, selector)
+	}
+	root, err := a.isRoot(ctx, namespace)
+	if err != nil {
+		return err
+	}
+	if root {
+		return a.byKey(ctx, profilesByTarget, "", rolling)
+	}
+	if err := a.byKey(ctx, profilesByTarget, "", wholeMesh); err != nil {
+		return err
+	}
+	return a.byKey(ctx, profilesByTarget, namespace, rolling)
+}
+
+// byEntry adds the profiles that a ServiceEntry leads to by name or by selector.
+func (a *affected) byEntry(ctx context.Context, entry *networkingv1.ServiceEntry) error {
+	hosts := slices.Clone(entry.Spec.GetHosts())
+	for _, endpoint := range entry.Spec.GetEndpoints() {
+		hosts = append(hosts, endpoint.GetAddress())
+	}
+	for _, host := range hosts {
+		inside, ok := strings.CutSuffix(host, ".svc."+a.resolver.clusterDomain())
+		service, namespace, qualified := strings.Cut(inside, ".")
+		if !ok || !qualified {
+			continue
+		}
+		if err := a.byHost(ctx, namespace, service); err != nil {
+			return err
+		}
+	}
+	return a.bySelector(ctx, entry.Namespace, entry.Spec.GetWorkloadSelector().GetLabels())
+}
+
+// byJob adds the profiles of a scheduled job's namespace, and of the Services that it names.
+func (a *affected) byJob(ctx context.Context, job *batchv1.CronJob) error {
+	if err := a.byKey(ctx, profilesByTarget, job.Namespace, rolling); err != nil {
+		return err
+	}
+	if err := a.byKey(ctx, profilesByTarget, "", wholeMesh); err != nil {
+		return err
+	}
+	for _, mention := range mentions(job) {
+		service, namespace, _ := strings.Cut(mention, ".")
+		if err := a.byHost(ctx, namespace, service); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (a *affected) add(profiles ...*v1alpha1.ServiceSecurityProfile) {
 	for _, profile := range profiles {
+		if a.rolling && !underWay(profile) {
+			continue
+		}
 		a.keys[client.ObjectKeyFromObject(profile)] = true
 	}
 }

@@ -196,7 +196,8 @@ func TestAffectedOfEveryScope(t *testing.T) {
 
 // affecting is an object of every kind that profiles are told of.
 func affecting() []client.Object {
-	return []client.Object{
+	return append(obstacles(), []client.Object{
+		newSidecar(root, "in", 0, nil), newSidecar("foo", "in", 0, tags{"app": "web"}), newJob("shop", "j", "@daily", "http://web.foo"),
 		newPod("gw-a", tags{labelGatewayName: "gw"}, router), in("else", newPod("new", tags{"app": "web"})), newGateway("gw"), newAccount("foo", "here"),
 		newTokens(root, "web", placed{}, "x"), newAccess("foo", "web-deny", placed{selector: tags{"app": "web"}}, deny), newTokens("foo", "x", placed{gateways: []string{"gw"}}, "x"),
 		owned(newAccess("foo", "a", placed{}, deny), newProfile("web", 0, toService("web"), strict)), newPolicy(root, "p", 0, nil, strict), newRule("foo", "web", webHost, ""),
@@ -207,7 +208,7 @@ func affecting() []client.Object {
 		newRule("foo", "web-x", "web", ""), newRule("foo", "web", "*.local", ""), newRule("foo", "web", "*.foo.svc.cluster.local", ""),
 		owned(newRule("foo", "r", "x.y", ""), newProfile("web", 0, toService("web"), strict)),
 		newProfile("web", 0, toService("web"), strict), newProfile("web-v1", 0, toWorkload(tags{"app": "web"}), strict),
-	}
+	}...)
 }
 
 func TestAffectedErrors(t *testing.T) {

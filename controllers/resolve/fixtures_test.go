@@ -216,6 +216,7 @@ func cluster(t testing.TB, objects ...client.Object) *Resolver {
 		if indexed {
 			for _, register := range []func(context.Context, client.FieldIndexer) error{
 				Index, IndexPeerAuthentications, IndexDestinationRules, IndexRequestAuthentications, IndexAuthorizationPolicies,
+				IndexWorkloadEntries, IndexServiceEntries, IndexSidecars, IndexTelemetries, IndexCronJobs, IndexRemoteSecrets,
 			} {
 				if err := register(t.Context(), builderIndexer{builder}); err != nil {
 					t.Fatal(err)

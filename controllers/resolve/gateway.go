@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -77,7 +78,7 @@ func (l *GatewayList) DeepCopyObject() runtime.Object {
 func AddToScheme(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GatewayKind.GroupVersion(), &Gateway{}, &GatewayList{})
 	metav1.AddToGroupVersion(scheme, GatewayKind.GroupVersion())
-	return nil
+	return telemetryv1.AddToScheme(scheme)
 }
 
 // IndexGateways registers the indexes of Gateway, of which there are none: it is read by name.

@@ -30,8 +30,11 @@ func (res *resolution) resolveHosts(ctx context.Context) error {
 			served[key] = append(served[key], targetPorts(service, []*corev1.Pod{pod})...)
 		}
 	}
+	strict := strictPorts(res.profile)
 	for _, pod := range res.pods {
-		res.facts.Pods = append(res.facts.Pods, describePod(pod, served[client.ObjectKeyFromObject(pod)]))
+		described := describePod(pod, served[client.ObjectKeyFromObject(pod)])
+		described.UnrewrittenProbes = unrewrittenProbes(pod, strict)
+		res.facts.Pods = append(res.facts.Pods, described)
 	}
 	return nil
 }

@@ -203,6 +203,7 @@ const (
 	anyGateway     = "gateway"
 	wholeNamespace = "namespace"
 	wholeMesh      = "mesh"
+	rolling        = "rolling"
 )
 
 func serviceTargetKey(service string) string { return "service/" + service }
@@ -222,6 +223,9 @@ func profileKeys(profile *v1alpha1.ServiceSecurityProfile) []string {
 	case v1alpha1.TargetGateway:
 		keys = append(keys, anyGateway)
 	case v1alpha1.TargetService, v1alpha1.TargetNamespace, v1alpha1.TargetMesh:
+	}
+	if rolls(profile) {
+		keys = append(keys, rolling)
 	}
 	for _, section := range []v1alpha1.Section{v1alpha1.SectionJWT, v1alpha1.SectionAuthorization} {
 		if sets(profile, section) {

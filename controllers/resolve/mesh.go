@@ -54,10 +54,12 @@ func ParseMesh(text, rootNamespace string) facts.Mesh {
 func (res *resolution) resolveMesh(ctx context.Context) error {
 	auto := true
 	for i, revision := range revisions(res.pods, res.revision) {
-		mesh, err := res.readMesh(ctx, res.resolver.RootNamespace, revision)
+		text, err := res.readMesh(ctx, res.resolver.RootNamespace, revision)
 		if err != nil {
 			return err
 		}
+		res.meshes = append(res.meshes, text)
+		mesh := ParseMesh(text, res.resolver.RootNamespace)
 		// A profile for the mesh is for the one whose root namespace it is in.
 		isIts := res.facts.Target.Scope == v1alpha1.ScopeMesh && mesh.RootNamespace == res.profile.Namespace
 		if i == 0 || isIts && res.facts.Mesh.RootNamespace != mesh.RootNamespace {
@@ -70,8 +72,9 @@ func (res *resolution) resolveMesh(ctx context.Context) error {
 	return nil
 }
 
-// readMesh reads the mesh configuration of a revision, or the default one's where the revision has none of its own.
-func (s *source) readMesh(ctx context.Context, namespace, revision string) (facts.Mesh, error) {
+// readMesh reads the mesh configuration of a revision, or the default one's where the revision has none of its own; empty
+// if there is none at all.
+func (s *source) readMesh(ctx context.Context, namespace, revision string) (string, error) {
 	names := []string{meshConfigMap}
 	if revision != defaultRevision {
 		names = []string{meshConfigMap + "-" + revision, meshConfigMap}
@@ -80,13 +83,13 @@ func (s *source) readMesh(ctx context.Context, namespace, revision string) (fact
 		var config corev1.ConfigMap
 		found, err := s.get(ctx, core, namespace, name, &config)
 		if err != nil {
-			return facts.Mesh{}, err
+			return "", err
 		}
 		if found {
-			return ParseMesh(config.Data[meshConfigKey], namespace), nil
+			return config.Data[meshConfigKey], nil
 		}
 	}
-	return ParseMesh("", namespace), nil
+	return "", nil
 }
 
 // revisions are the revisions of the control planes that injected the pods, in order; if none did, the one that the

@@ -176,17 +176,13 @@ func excludedPorts(pod *corev1.Pod, served []int32) []string {
 	if sidecar(pod) == nil || isGateway(pod) {
 		return nil
 	}
-	include, exclude := redirection(pod)
-	bypasses := func(port int32) bool { return parsePorts(exclude)[port] }
-	if include != allPorts {
-		bypasses = func(port int32) bool { return !parsePorts(include)[port] }
-	}
-	statusPort := parsePorts(pod.Annotations[annotationStatusPort])
+	include, bypasses := bypass(pod)
+	proxys := proxyPorts(pod)
 	var bypassing []string
 	ports := slices.Concat(containerPorts(pod), served)
 	slices.Sort(ports)
 	for _, port := range slices.Compact(ports) {
-		if !istioPorts[port] && !statusPort[port] && bypasses(port) {
+		if !proxys(port) && bypasses(port) {
 			bypassing = append(bypassing, strconv.Itoa(int(port)))
 		}
 	}
@@ -194,6 +190,23 @@ func excludedPorts(pod *corev1.Pod, served []int32) []string {
 		return []string{allPorts}
 	}
 	return bypassing
+}
+
+// bypass is which ports the pod includes, and which ones are not redirected to the proxy.
+func bypass(pod *corev1.Pod) (include string, bypasses func(int32) bool) {
+	include, exclude := redirection(pod)
+	if include == allPorts {
+		excluded := parsePorts(exclude)
+		return include, func(port int32) bool { return excluded[port] }
+	}
+	included := parsePorts(include)
+	return include, func(port int32) bool { return !included[port] }
+}
+
+// proxyPorts are the ports of the pod's proxy itself.
+func proxyPorts(pod *corev1.Pod) func(int32) bool {
+	statusPort := parsePorts(pod.Annotations[annotationStatusPort])
+	return func(port int32) bool { return istioPorts[port] || statusPort[port] }
 }
 
 // redirection is which inbound ports are redirected to the proxy, and which are not. Without annotations, the arguments
@@ -396,8 +409,8 @@ func TrimPod(obj any) (any, error) {
 		},
 		Spec: corev1.PodSpec{
 			HostNetwork:    pod.Spec.HostNetwork,
-			Containers:     trimContainers(pod.Spec.Containers),
-			InitContainers: trimContainers(pod.Spec.InitContainers),
+			Containers:     trimContainers(pod, pod.Spec.Containers),
+			InitContainers: trimContainers(pod, pod.Spec.InitContainers),
 		},
 		Status: corev1.PodStatus{
 			Phase: pod.Status.Phase, PodIP: pod.Status.PodIP,
@@ -413,10 +426,11 @@ func TrimPod(obj any) (any, error) {
 	return trimmed, nil
 }
 
-func trimContainers(containers []corev1.Container) []corev1.Container {
+func trimContainers(pod *corev1.Pod, containers []corev1.Container) []corev1.Container {
 	var kept []corev1.Container
 	for _, container := range containers {
 		trimmed := corev1.Container{Name: container.Name, RestartPolicy: container.RestartPolicy, Ports: container.Ports}
+		trimProbes(&trimmed, probedPorts(pod, container))
 		switch container.Name {
 		case initContainer:
 			trimmed.Args = container.Args

@@ -50,12 +50,12 @@ func oldestOfEach(rootNamespace, namespace string, labels map[string]string, pol
 		selector := policy.Spec.GetSelector().GetMatchLabels()
 		switch {
 		case len(selector) == 0 && policy.Namespace == rootNamespace:
-			mesh = older(mesh, policy)
+			mesh = oldest(mesh, policy)
 		case policy.Namespace != namespace || namespace == rootNamespace:
 		case len(selector) == 0:
-			space = older(space, policy)
+			space = oldest(space, policy)
 		case matches(selector, labels):
-			workload = older(workload, policy)
+			workload = oldest(workload, policy)
 		}
 	}
 	return mesh, space, workload
@@ -72,13 +72,6 @@ func Weakest(form facts.Form, excepted []v1alpha1.PortMTLS) v1alpha1.Mode {
 		}
 	}
 	return weakest
-}
-
-func older(a, b *securityv1.PeerAuthentication) *securityv1.PeerAuthentication {
-	if a == nil || olderThan(b, a) {
-		return b
-	}
-	return a
 }
 
 // modeOf is a mode in the profile's words; empty if it is unset.

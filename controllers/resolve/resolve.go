@@ -81,6 +81,8 @@ type resolution struct {
 	endpoints map[types.NamespacedName][]*corev1.Pod
 	// rivals are the profiles that are in conflict with this one, winners and losers, by UID.
 	rivals map[types.UID]bool
+	// meshes are the mesh configurations of the pods' revisions, as they are written.
+	meshes []string
 	// tokenRivals are those in conflict about tokens.
 	tokenRivals map[types.UID]bool
 }
@@ -104,6 +106,7 @@ func (r *Resolver) Resolve(ctx context.Context, profile *v1alpha1.ServiceSecurit
 		res.resolveRules,
 		res.resolveForeign,
 		res.resolveCallers,
+		res.resolveRollout,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

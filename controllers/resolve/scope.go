@@ -35,7 +35,8 @@ func (res *resolution) resolveMeshTarget(ctx context.Context) error {
 	if err != nil || slices.Contains(roots, res.profile.Namespace) {
 		return err
 	}
-	mesh, err := res.readMesh(ctx, res.resolver.RootNamespace, revisions(nil, res.revision)[0])
+	text, err := res.readMesh(ctx, res.resolver.RootNamespace, revisions(nil, res.revision)[0])
+	mesh := ParseMesh(text, res.resolver.RootNamespace)
 	res.misplaced = true
 	res.problem(v1alpha1.ReasonInvalid, "", fmt.Sprintf(
 		"Target kind Mesh is for the mesh's root namespace, which is %q: create the profile there, or create one with target kind Namespace here.", mesh.RootNamespace))

@@ -521,6 +521,10 @@ func TestWarnings(t *testing.T) {
 			other.Host = "else.foo.svc.cluster.local"
 			in.Facts.Hosts, in.Facts.ClientRules = []facts.Host{host}, []facts.ClientRule{other}
 		}, nil},
+		"jobs that the window cannot have seen": {func(in *status.Input) {
+			in.Facts.ScheduledJobs = []facts.ScheduledJob{{Namespace: "foo", Name: "weekly", Gap: 168 * time.Hour}, {Namespace: "bar", Name: "daily", Gap: 24 * time.Hour}}
+		}, []v1alpha1.WarningType{v1alpha1.WarningScheduledJobOutsideWindow}},
+		"remote clusters are hidden": {func(in *status.Input) { in.Facts.RemoteClustersHidden = true }, []v1alpha1.WarningType{v1alpha1.WarningRemoteClustersNotVisible}},
 		"STRICT is not asked for": {func(in *status.Input) {
 			in.Spec.Asked.Mode, in.Decision = v1alpha1.ModePermissive, rollout.Decision{Form: facts.Form{Mode: v1alpha1.ModePermissive}}
 			in.Facts.Hosts, in.Facts.ClientRules = []facts.Host{host}, []facts.ClientRule{other}
@@ -538,6 +542,18 @@ func TestWarnings(t *testing.T) {
 				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestScheduledJobWarning(t *testing.T) {
+	in := enforced()
+	in.Facts.ScheduledJobs = []facts.ScheduledJob{
+		{Namespace: "bar", Name: "monthly", Gap: 744*time.Hour + time.Minute}, {Namespace: "foo", Name: "weekly", Gap: 168 * time.Hour},
+	}
+	want := "Scheduled jobs that may call the target run less often than once in rollout.observationWindow, so the plaintext that they may send is not known: bar/monthly, foo/weekly. " +
+		"Lengthen observationWindow to more than 745h, or see that their pods have a sidecar."
+	if got := status.Compute(in).Warnings; len(got) != 1 || got[0].Message != want {
+		t.Errorf("warnings are %v, want one that says %q", got, want)
 	}
 }
 
