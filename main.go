@@ -3,6 +3,7 @@ package main
 
 import (
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -18,6 +19,8 @@ import (
 
 	"github.com/servicesecurity/operator/controllers"
 	"github.com/servicesecurity/operator/controllers/resolve"
+	"github.com/servicesecurity/operator/controllers/traffic"
+	"github.com/servicesecurity/operator/controllers/traffic/promql"
 	"github.com/servicesecurity/operator/controllers/traffic/sidecar"
 )
 
@@ -30,6 +33,7 @@ type flags struct {
 	leaderElect                                           bool
 	scrapeTimeout                                         time.Duration
 	scrapeConcurrency                                     int
+	prometheus                                            promql.Options
 }
 
 func main() {
@@ -45,6 +49,13 @@ func main() {
 	flag.IntVar(&f.Concurrency, "concurrency", 8, "How many profiles are worked on at once.")
 	flag.IntVar(&f.scrapeConcurrency, "scrape-concurrency", 64, "How many proxies are read at once, over all profiles.")
 	flag.DurationVar(&f.scrapeTimeout, "scrape-timeout", 3*time.Second, "How long reading one proxy may take.")
+	flag.StringVar(&f.prometheus.URL, "prometheus-url", "", "Address of a Prometheus-compatible server to observe traffic by, such as http://prometheus.monitoring:9090; empty to read the targets' proxies.")
+	flag.StringVar(&f.prometheus.ConfigFile, "prometheus-config-file", "", "File with a Prometheus HTTP client configuration (TLS, credentials, headers), read anew when it changes.")
+	flag.StringVar(&f.prometheus.Cluster, "prometheus-cluster", "", "This cluster's name in the label destination_cluster, for a server that has several clusters' series.")
+	flag.StringVar(&f.prometheus.Matchers, "prometheus-matchers", "", `Label matchers that every query gets, such as cluster="east".`)
+	flag.StringVar(&f.prometheus.NamespaceLabel, "prometheus-namespace-label", "namespace", "Label that scraping gives the namespace of a pod in.")
+	flag.StringVar(&f.prometheus.PodLabel, "prometheus-pod-label", "pod", "Label that scraping gives the name of a pod in.")
+	flag.DurationVar(&f.prometheus.Timeout, "prometheus-timeout", 2*time.Minute, "How long all the queries of an interval may take together.")
 	logging := zap.Options{}
 	logging.BindFlags(flag.CommandLine)
 	flag.Parse()
@@ -58,14 +69,18 @@ func main() {
 func run(f flags) error {
 	ctx := ctrl.SetupSignalHandler()
 	ctrl.Log.Info("Starting", "version", version)
+	proxies := sidecar.New(sidecar.Options{
+		Clock: clock.RealClock{}, Interval: f.ObservationInterval, Timeout: f.scrapeTimeout, Concurrency: f.scrapeConcurrency,
+	})
+	var err error
+	f.DryRuns = proxies
+	if f.Observer, err = newObserver(f, proxies); err != nil {
+		return err
+	}
 	mgr, err := newManager(f)
 	if err != nil {
 		return err
 	}
-	observer := sidecar.New(sidecar.Options{
-		Clock: clock.RealClock{}, Interval: f.ObservationInterval, Timeout: f.scrapeTimeout, Concurrency: f.scrapeConcurrency,
-	})
-	f.Observer, f.DryRuns = observer, observer
 	if err := controllers.Setup(ctx, mgr, f.Options); err != nil {
 		return err
 	}
@@ -76,6 +91,19 @@ func run(f flags) error {
 		return fmt.Errorf("adding the readiness check: %w", err)
 	}
 	return mgr.Start(ctx)
+}
+
+// newObserver chooses the source: a Prometheus-compatible server if one is named, otherwise the targets' proxies.
+func newObserver(f flags, proxies traffic.Observer) (traffic.Observer, error) {
+	options := f.prometheus
+	if options.URL == "" {
+		if options.ConfigFile != "" || options.Cluster != "" || options.Matchers != "" {
+			return nil, errors.New("reading the flags: those of Prometheus need --prometheus-url")
+		}
+		return proxies, nil
+	}
+	options.Clock, options.Interval, options.Direct, options.Log = clock.RealClock{}, f.ObservationInterval, proxies, ctrl.Log.WithName("prometheus")
+	return promql.New(options)
 }
 
 func newManager(f flags) (manager.Manager, error) {

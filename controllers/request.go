@@ -34,7 +34,7 @@ func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f fact
 	out := traffic.Request{
 		Profile: string(profile.UID), Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
 		RequireSeries: spec.MinRequests > 0, Window: spec.ObservationWindow,
-		Proxies: proxies(f),
+		Proxies: proxies(f), Readings: f.Live || verifying(profile, f),
 	}
 	if mtls := profile.Status.MTLS; mtls != nil {
 		out.CleanSince, out.Evidence, out.Callers = instant(mtls.CleanSinceTime), mtls.Evidence, mtls.PlaintextCallers
@@ -46,13 +46,19 @@ func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f fact
 	return out
 }
 
+// verifying says that STRICT was written and its verification is not over.
+func verifying(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts) bool {
+	mtls := profile.Status.MTLS
+	return !f.Policy.SwitchedAt.IsZero() || mtls != nil && mtls.Stage == v1alpha1.StageVerifying
+}
+
 // proxies are those of the target's pods.
 func proxies(f facts.Facts) []traffic.Proxy {
 	var out []traffic.Proxy
 	for _, pod := range f.Pods {
 		if pod.Membership == facts.MemberSidecar {
 			out = append(out, traffic.Proxy{
-				Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Address: pod.IP, Created: pod.Created,
+				Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Workload: pod.Workload, Address: pod.IP, Created: pod.Created,
 				Restarts: pod.Restarts, Terminating: pod.Terminating,
 			})
 		}

@@ -31,6 +31,8 @@ type Request struct {
 	RequireSeries bool
 	// Window is how long callers are remembered.
 	Window time.Duration
+	// Readings says that what the proxies say of their own configuration is needed: the switch is near, or was just made.
+	Readings bool
 
 	// What the profile's status kept, for the first reading after a restart of the operator.
 
@@ -47,6 +49,8 @@ type Proxy struct {
 	Namespace, Name string
 	// UID of the pod.
 	UID string
+	// Workload as istiod names it: the Deployment, StatefulSet, … that controls the pod, or the pod.
+	Workload string
 	// Address is the pod's IP; empty before it has one.
 	Address string
 	// Created is the pod's creation time.

@@ -1,0 +1,368 @@
+package promql
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+const (
+	// maxListed is what status has room for.
+	maxListed = 20
+	// evidenceOf marks the evidence as this source's: it is not that of the sidecars.
+	evidenceOf = "prometheus"
+	// unlabelledFor is for how many intervals series without the labels that tell are a reason to doubt what is now.
+	unlabelledFor = 3
+)
+
+// profile is what is remembered of one profile: which pods it had, so that one that goes is noticed.
+type profile struct {
+	live    map[object]string // UID
+	unknown map[object]struct{}
+	// ended are pods whose last word was heard: they never saw plaintext.
+	ended map[object]struct{}
+	// gap is when last something was lost, on the server's clock, and why.
+	gap time.Time
+	why string
+	// told is the start that was last said to be new.
+	told time.Time
+	// start and plaintext are times as they were first put in the operator's time: they must not creep with the clocks.
+	start, plaintext translated
+}
+
+// translated is a time on the server's clock and on the operator's.
+type translated struct{ server, own time.Time }
+
+// in gives the operator's time, the same as long as the server's is.
+func (t *translated) in(server time.Time, translate func(time.Time) time.Time) time.Time {
+	if server.IsZero() {
+		return server
+	}
+	if !t.server.Equal(server) {
+		*t = translated{server, translate(server)}
+	}
+	return t.own
+}
+
+// view is one observation in the making, in times of the server's clock.
+type view struct {
+	req      traffic.Request
+	history  *history
+	poll     poll
+	profile  *profile
+	now      time.Time
+	interval time.Duration // between observations
+
+	workloads map[object]*workload // nil for one without series
+	pods      map[object]traffic.Proxy
+	since     time.Time
+	why       string
+	until     time.Time // what the scrapes of the target's pods reach to
+	problems  problems
+}
+
+// conclude says what the history means for a request. now is the operator's time.
+func conclude(req traffic.Request, h *history, last poll, remembered *profile, now time.Time, interval time.Duration) traffic.Observation {
+	v := &view{
+		req: req, history: h, poll: last, profile: remembered, interval: interval,
+		workloads: map[object]*workload{}, pods: map[object]traffic.Proxy{},
+	}
+	// From the answer on, both clocks ran; its own time is somewhere between the question and the answer.
+	v.now = last.now.Add(now.Sub(last.sent))
+	v.since = h.from
+	v.bump(h.outage, "the server scraped no proxy at all")
+	v.bump(last.jumped, "the clock of the server or of the operator jumped")
+	if last.problem != "" {
+		v.problems.say("%s", last.problem)
+	}
+	v.find()
+	v.proxies()
+	v.departed()
+	v.bump(remembered.gap, remembered.why)
+	plain := v.traffic()
+	return v.observation(plain)
+}
+
+// bump moves the start of the stretch on.
+func (v *view) bump(t time.Time, why string) {
+	if t.After(v.since) {
+		v.since, v.why = t, why
+	}
+}
+
+// find looks up the target's workloads and pods.
+func (v *view) find() {
+	for _, px := range v.req.Proxies {
+		v.pods[object{px.Namespace, px.Name}] = px
+		name := object{px.Namespace, cmp.Or(px.Workload, px.Name)}
+		v.workloads[name] = v.history.workloads[name]
+	}
+	v.problems.noPods = len(v.req.Proxies) == 0
+}
+
+// proxies judges the scraping of the pods that there are.
+func (v *view) proxies() {
+	v.until = v.poll.now
+	var first time.Time
+	scraped := 0
+	for _, px := range v.req.Proxies {
+		name := object{px.Namespace, px.Name}
+		p := v.history.pods[name]
+		if !v.scraped(px, p) {
+			continue
+		}
+		// What came after a scrape is in the next; when that is late, the observation ends where it should have been.
+		if due := p.at.Add(v.between(p)); due.Before(v.until) {
+			v.until = due
+		}
+		if px.Restarts > 0 || !p.restarted.IsZero() {
+			v.bump(p.started, fmt.Sprintf("the proxy of pod %s restarted, and what it saw last before went with it", name))
+		}
+		v.bump(p.appeared, fmt.Sprintf("the proxy of pod %s was not scraped before", name))
+		if scraped == 0 || p.seen().Before(first) {
+			first = p.seen()
+		}
+		scraped++
+	}
+	if scraped > 0 {
+		v.bump(first, "none of the target's proxies was scraped before")
+	}
+}
+
+// scraped says whether a proxy is scraped now. One that terminates need not be: whether it takes something with it is told
+// when it has gone.
+func (v *view) scraped(px traffic.Proxy, p *proxy) bool {
+	name := object{px.Namespace, px.Name}.String()
+	switch {
+	case p != nil && p.present && v.poll.now.Sub(p.at) <= 2*v.between(p)+5*time.Second:
+		return true
+	case px.Terminating && (p == nil || !p.present):
+	case p == nil || p.at.IsZero() && !p.gone:
+		v.problems.absent = append(v.problems.absent, name)
+	default:
+		v.problems.stale = append(v.problems.stale, name)
+	}
+	return false
+}
+
+// between is the time between two scrapes of a proxy.
+func (v *view) between(p *proxy) time.Duration { return cmp.Or(p.interval, v.history.interval) }
+
+// departed judges pods of the target's workloads that are no more. What they saw after their last scrape nobody knows.
+func (v *view) departed() {
+	p := v.profile
+	for name, uid := range p.live {
+		if px, ok := v.pods[name]; (!ok || px.UID != uid) && !p.endedWell(name) {
+			v.lost("a pod went away, and what it saw last is not known")
+		}
+	}
+	for _, name := range v.candidates() {
+		if _, ok := v.pods[name]; !ok && !p.endedWell(name) {
+			v.stranger(name)
+		}
+	}
+	p.live = make(map[object]string, len(v.pods))
+	for name, px := range v.pods {
+		p.live[name] = px.UID
+		delete(p.unknown, name)
+	}
+	for _, names := range []map[object]struct{}{p.unknown, p.ended} {
+		for name := range names {
+			if v.history.pods[name] == nil && v.pods[name].UID == "" {
+				delete(names, name)
+			}
+		}
+	}
+}
+
+// stranger judges a pod that the server knows, and the API server does not, or not any more.
+func (v *view) stranger(name object) {
+	p, known := v.profile, v.history.pods[name]
+	if _, ok := p.unknown[name]; !ok && (known.present || known.gone) {
+		p.unknown[name] = struct{}{}
+		if _, had := p.live[name]; !had {
+			v.lost(fmt.Sprintf("pod %s, which seems to be of the same workload, was scraped until a moment ago", name))
+		}
+	}
+	v.bump(known.vanished, fmt.Sprintf("pod %s went away, and what it saw last is not known", name))
+}
+
+func (p *profile) endedWell(name object) bool {
+	_, ok := p.ended[name]
+	return ok
+}
+
+// lost remembers that something was lost until now.
+func (v *view) lost(why string) {
+	v.profile.gap, v.profile.why = v.now, why
+}
+
+// candidates are the pods that may belong to one of the target's workloads, in the order of their names.
+func (v *view) candidates() []object {
+	var found []object
+	seen := map[string]bool{}
+	for workload := range v.workloads {
+		if seen[workload.namespace] {
+			continue
+		}
+		seen[workload.namespace] = true
+		for _, pod := range v.history.names[workload.namespace] {
+			for w := range v.workloads {
+				if belongs(pod, w) {
+					found = append(found, pod)
+					break
+				}
+			}
+		}
+	}
+	slices.SortFunc(found, func(a, b object) int {
+		return cmp.Or(cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name))
+	})
+	return found
+}
+
+// traffic judges the workloads' series, and says when plaintext was last seen.
+func (v *view) traffic() (plain time.Time) {
+	recent := unlabelledFor * max(v.interval, v.history.interval)
+	clusters := map[string]struct{}{}
+	series := false
+	for name, w := range v.workloads {
+		v.unnamed(name.namespace, recent)
+		if w == nil {
+			continue
+		}
+		for cluster := range w.clusters {
+			clusters[cluster] = struct{}{}
+		}
+		plain = later(plain, w.lastPlaintext())
+		if v.poll.now.Sub(w.unlabelled) < recent {
+			v.problems.unlabelled = append(v.problems.unlabelled, name.String())
+		}
+		v.bump(w.unlabelled, fmt.Sprintf("the metrics of workload %s did not say how its traffic was secured", name))
+		series = series || w.present || len(w.callers) > 0
+	}
+	if len(clusters) > 1 {
+		for cluster := range clusters {
+			v.problems.clusters = append(v.problems.clusters, cluster)
+		}
+	}
+	if v.req.RequireSeries {
+		v.problems.noSeries = !series
+		v.bump(v.present(), "the target had no series before, so its metrics may have been off")
+	}
+	v.bump(plain, "plaintext was seen")
+	return plain
+}
+
+// unnamed judges series of the namespace that do not say which workload they are of.
+func (v *view) unnamed(namespace string, recent time.Duration) {
+	w := v.history.workloads[object{namespace, ""}]
+	if w == nil {
+		return
+	}
+	last := later(w.unlabelled, w.lastPlaintext())
+	if v.poll.now.Sub(last) < recent {
+		v.problems.unnamed = append(v.problems.unnamed, namespace)
+	}
+	v.bump(last, fmt.Sprintf("metrics in namespace %s did not say which workload they were of", namespace))
+}
+
+// present is since when any of the workloads has series by mutual TLS. Without any there is only what is in callers.
+func (v *view) present() (since time.Time) {
+	found := false
+	for _, w := range v.workloads {
+		if w != nil && w.present && (!found || w.presentSince.Before(since)) {
+			since, found = w.presentSince, true
+		}
+	}
+	if !found {
+		return v.poll.now
+	}
+	return since
+}
+
+// observation puts it in words, and in the operator's time. A start is taken as late as it may have been, and the reading as
+// early.
+func (v *view) observation(plain time.Time) traffic.Observation {
+	o := traffic.Observation{}
+	o.Completeness, o.Reason, o.Message = v.problems.judge()
+	o.Time = v.poll.sent.Add(-v.poll.now.Sub(v.until))
+	late := func(t time.Time) time.Time { return v.poll.received.Add(-v.poll.now.Sub(t)) }
+	o.LastPlaintext = v.profile.plaintext.in(plain, late)
+	start := later(v.since, plain).Add(v.history.interval)
+	for _, w := range v.workloads {
+		if w != nil {
+			o.OpenPlaintext = add(o.OpenPlaintext, w.open)
+			o.MutualTLS = add(o.MutualTLS, w.mutualSince(start))
+		}
+	}
+	o.NotAttributable = !v.req.Ports.All() && (o.OpenPlaintext > 0 || !plain.IsZero() && v.poll.now.Sub(plain) <= v.req.Window)
+	o.Callers = v.callers(late)
+	o.Gap = v.gap(plain)
+	if o.Completeness == traffic.Complete {
+		o.Since = v.begin(late)
+		if o.MutualTLS == 0 && o.OpenPlaintext == 0 && o.LastPlaintext.Before(o.Time.Add(-v.req.Window)) {
+			o.Reason = reasonNoTraffic
+		}
+		o.Evidence = v1alpha1.Evidence{
+			ObservedTime: &metav1.Time{Time: o.Time}, Targets: v.req.Targets, Proxies: evidenceOf, MutualTLSInStretch: o.MutualTLS,
+		}
+	}
+	return o
+}
+
+// gap says why the stretch began anew at this reading; empty if it did not, or plaintext says it.
+func (v *view) gap(plain time.Time) (why string) {
+	before := v.profile.told
+	v.profile.told = later(before, v.since)
+	if !before.IsZero() && v.since.After(before) && v.since.After(plain) {
+		return v.why
+	}
+	return ""
+}
+
+// begin is the start of the stretch in the operator's time. One that is as old as what was read goes on from where status
+// says it began, if nothing lies between: it is longer than any window that is asked for either way.
+func (v *view) begin(late func(time.Time) time.Time) time.Time {
+	start := v.profile.start.in(v.since, late)
+	before, e := v.req.CleanSince, v.req.Evidence
+	whole := v.since.Equal(v.history.from) && !before.IsZero() && before.Before(start)
+	if whole && e != nil && e.Targets == v.req.Targets && e.Proxies == evidenceOf && e.ObservedTime != nil && e.ObservedTime.After(start) {
+		return before
+	}
+	return start
+}
+
+// callers are those of the window, worst first.
+func (v *view) callers(late func(time.Time) time.Time) []v1alpha1.PlaintextCaller {
+	sum := map[caller]sent{}
+	for _, w := range v.workloads {
+		if w == nil {
+			continue
+		}
+		for who, s := range w.callers {
+			if v.req.Window > 0 && v.poll.now.Sub(s.last) > v.req.Window {
+				continue
+			}
+			sum[who] = sent{last: later(sum[who].last, s.last), requests: add(sum[who].requests, s.requests)}
+		}
+	}
+	list := make([]v1alpha1.PlaintextCaller, 0, len(sum))
+	for who, s := range sum {
+		list = append(list, v1alpha1.PlaintextCaller{
+			Workload: who.workload, Namespace: who.namespace, Protocol: who.protocol,
+			Requests: s.requests, LastSeenTime: &metav1.Time{Time: late(s.last)},
+		})
+	}
+	slices.SortFunc(list, func(x, y v1alpha1.PlaintextCaller) int {
+		return cmp.Or(cmp.Compare(y.Requests, x.Requests), cmp.Compare(x.Namespace, y.Namespace),
+			cmp.Compare(x.Workload, y.Workload), cmp.Compare(x.Protocol, y.Protocol))
+	})
+	return list[:min(len(list), maxListed)]
+}

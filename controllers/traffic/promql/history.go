@@ -1,0 +1,440 @@
+package promql
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/common/model"
+)
+
+const (
+	// maxPoints are kept of a workload's counts; beyond it the older half is thinned out.
+	maxPoints = 256
+	// maxKept bounds the callers that are remembered of a workload: names that a caller gives itself are not to be trusted.
+	maxKept = 200
+	// maxRemembered are the pods, and the workloads, from which on those that are no more are dropped.
+	maxRemembered = 20_000
+	// maxName is what the CRD allows for a caller's workload and namespace.
+	maxName = 253
+)
+
+// object names a pod or a workload.
+type object struct{ namespace, name string }
+
+func (o object) String() string { return o.namespace + "/" + o.name }
+
+// history is what was learned from the server, in times of its clock. Every time is the last of its kind.
+type history struct {
+	// from and to are the ends of what was read.
+	from, to time.Time
+	// interval between scrapes, and copies of each proxy's series.
+	interval time.Duration
+	copies   int64
+
+	outage    time.Time
+	pods      map[object]*proxy
+	names     map[string][]object // of the pods, by namespace
+	workloads map[object]*workload
+}
+
+// proxy is what is known of the proxy of one pod.
+type proxy struct {
+	// present says that it was scraped when last it should have been, at at.
+	present     bool
+	at, started time.Time
+	// interval between its scrapes; zero if there were too few to tell.
+	interval time.Duration
+	// gone says that it was scraped in the last minutes, but not last.
+	gone bool
+
+	restarted, vanished, appeared, born time.Time
+}
+
+// seen is when scraping it last began; zero if that was before what was read.
+func (p *proxy) seen() time.Time { return later(p.appeared, p.born) }
+
+// workload is what is known of the traffic to one workload.
+type workload struct {
+	callers map[caller]*sent
+	// plaintext is when callers that are no longer listed last sent any.
+	plaintext time.Time
+	// unlabelled is when traffic last moved whose series do not say how it was secured.
+	unlabelled time.Time
+	open       int64
+	clusters   map[string]struct{}
+	// present says that it has series by mutual TLS, without a break since presentSince.
+	present      bool
+	presentSince time.Time
+	mutual       int64
+	points       []point
+}
+
+// point is how much was counted up to a time.
+type point struct {
+	at     time.Time
+	mutual int64
+}
+
+// caller is who sent plaintext, as far as the metrics know.
+type caller struct{ workload, namespace, protocol string }
+
+type sent struct {
+	last     time.Time
+	requests int64
+}
+
+// answer has the results of one poll.
+type answer struct {
+	asked  asked
+	labels schema
+	// window is how far back anything may be wanted.
+	window time.Duration
+	now    time.Time
+	// interval between most scrapes, the longest between any, and copies of each proxy's series.
+	interval, longest time.Duration
+	copies            int64
+
+	proxies, events, times, counts, mutual model.Vector
+	steps                                  model.Matrix
+}
+
+func newHistory() *history {
+	return &history{pods: map[object]*proxy{}, workloads: map[object]*workload{}}
+}
+
+// begin reads what the first query says of the server itself, which the others need.
+func (a *answer) begin() error {
+	var intervals []time.Duration
+	for _, s := range a.proxies {
+		v := float64(s.Value)
+		switch s.Metric[part] {
+		case partNow:
+			a.now = instant(v)
+		case partInterval:
+			if v > 0 && v < 3600 {
+				intervals = append(intervals, max(seconds(v), time.Second))
+			}
+		case partCopies:
+			a.copies = count(s.Value)
+		}
+	}
+	if a.now.IsZero() {
+		return fmt.Errorf("its answer lacks the time")
+	}
+	slices.Sort(intervals)
+	a.interval, a.longest, a.copies = time.Second, time.Second, max(a.copies, 1)
+	if n := len(intervals); n > 0 {
+		a.interval, a.longest = intervals[n/2], intervals[n-1]
+	}
+	return nil
+}
+
+func seconds(v float64) time.Duration { return time.Duration(v * float64(time.Second)) }
+
+// learn takes in a poll.
+func (h *history) learn(a *answer) {
+	if a.asked.history {
+		h.from = a.now.Add(-a.asked.span)
+	}
+	h.interval, h.copies = a.interval, a.copies
+	h.learnProxies(a)
+	h.learnEvents(a)
+	h.learnTimes(a)
+	h.learnCounts(a)
+	h.learnMutual(a)
+	h.to = a.now
+	h.prune(a.now.Add(-a.window - a.asked.gap))
+	h.names = map[string][]object{}
+	for name := range h.pods {
+		h.names[name.namespace] = append(h.names[name.namespace], name)
+	}
+}
+
+func (h *history) learnProxies(a *answer) {
+	for _, p := range h.pods {
+		p.present, p.gone = false, false
+	}
+	for _, s := range a.proxies {
+		switch s.Metric[part] {
+		case partAt:
+			p := h.proxy(a, s.Metric)
+			p.present, p.at = true, instant(float64(s.Value))
+		case partStarted:
+			h.proxy(a, s.Metric).started = instant(float64(s.Value))
+		case partInterval:
+			if v := float64(s.Value); v > 0 && v < 3600 {
+				h.proxy(a, s.Metric).interval = max(seconds(v), time.Second)
+			}
+		case partGone:
+			h.proxy(a, s.Metric).gone = true
+		}
+	}
+}
+
+func (h *history) learnEvents(a *answer) {
+	for _, s := range a.events {
+		at := instant(float64(s.Value))
+		if s.Metric[part] == partOutage {
+			h.outage = later(h.outage, at)
+			continue
+		}
+		p := h.proxy(a, s.Metric)
+		switch s.Metric[part] {
+		case partRestart:
+			p.restarted = later(p.restarted, at)
+		case partVanish:
+			p.vanished = later(p.vanished, at)
+		case partAppear:
+			p.appeared = later(p.appeared, at)
+		case partBirth:
+			p.born = later(p.born, at)
+		}
+	}
+}
+
+func (h *history) learnTimes(a *answer) {
+	for _, s := range a.times {
+		w, at := h.workload(a, s.Metric), instant(float64(s.Value))
+		if s.Metric[reporterLabel] == "" || s.Metric[policyLabel] == "" {
+			w.unlabelled = later(w.unlabelled, at)
+			continue
+		}
+		who := w.caller(s.Metric)
+		who.last = later(who.last, at)
+	}
+}
+
+func (h *history) learnCounts(a *answer) {
+	for _, w := range h.workloads {
+		w.open = 0
+	}
+	for _, s := range a.counts {
+		w, n := h.workload(a, s.Metric), count(s.Value)/a.copies
+		switch {
+		case s.Metric[part] == partOpen:
+			w.open = add(w.open, max(1, n))
+		case s.Metric[reporterLabel] != "" && s.Metric[policyLabel] != "":
+			who := w.caller(s.Metric)
+			who.requests = add(who.requests, n)
+			if who.last.IsZero() {
+				// Its time is not among those listed: it is no later than they are, and no later than now.
+				who.last = a.now
+			}
+		}
+	}
+}
+
+func (h *history) learnMutual(a *answer) {
+	for _, w := range h.workloads {
+		w.present = false
+		if a.asked.history {
+			w.mutual, w.points, w.presentSince = 0, nil, time.Time{}
+		}
+	}
+	h.learnSteps(a)
+	for _, s := range a.mutual {
+		w := h.workload(a, s.Metric)
+		w.present = true
+		w.counted(a.now, count(s.Value)/a.copies)
+	}
+	for _, w := range h.workloads {
+		switch {
+		case !w.present:
+			w.presentSince = time.Time{}
+		case w.presentSince.IsZero():
+			w.presentSince = a.now
+		}
+	}
+}
+
+// learnSteps takes in the counts of a whole window.
+func (h *history) learnSteps(a *answer) {
+	step := a.asked.trafficStep()
+	for _, series := range a.steps {
+		w := h.workload(a, series.Metric)
+		for i, v := range series.Values {
+			at := v.Timestamp.Time()
+			if i == 0 || at.Sub(series.Values[i-1].Timestamp.Time()) > step+step/2 {
+				w.presentSince = later(w.presentSince, at)
+			}
+			w.counted(at, count(v.Value)/a.copies)
+		}
+		if n := len(series.Values); n > 0 && a.now.Sub(series.Values[n-1].Timestamp.Time()) <= step+step/2 {
+			w.present = true
+		}
+		if first := h.from.Add(step + step/2); !w.presentSince.After(first) {
+			w.presentSince = h.from
+		}
+	}
+}
+
+// counted takes in what was counted up to a time. Several clusters may answer for one.
+func (w *workload) counted(at time.Time, n int64) {
+	w.mutual = add(w.mutual, n)
+	if last := len(w.points) - 1; last >= 0 && !w.points[last].at.Before(at) {
+		w.points[last].mutual = w.mutual
+		return
+	}
+	w.points = append(w.points, point{at: at, mutual: w.mutual})
+	if len(w.points) <= maxPoints {
+		return
+	}
+	kept := w.points[:0]
+	for i, p := range w.points {
+		if i >= maxPoints/2 || i%2 == 0 {
+			kept = append(kept, p)
+		}
+	}
+	w.points = kept
+}
+
+// mutualSince is how much was certainly counted after a time.
+func (w *workload) mutualSince(t time.Time) int64 {
+	i, _ := slices.BinarySearchFunc(w.points, t, func(p point, t time.Time) int { return p.at.Compare(t) })
+	if i == len(w.points) {
+		return 0
+	}
+	return w.mutual - w.points[i].mutual
+}
+
+// prune drops callers that no window reaches any more, but not when they were last seen. Pods and workloads that are no more
+// are kept until there are too many: then what was read begins where the last of them ended.
+func (h *history) prune(horizon time.Time) {
+	for _, w := range h.workloads {
+		for who, s := range w.callers {
+			if s.last.Before(horizon) {
+				w.plaintext = later(w.plaintext, s.last)
+				delete(w.callers, who)
+			}
+		}
+	}
+	if len(h.pods) > maxRemembered || len(h.workloads) > maxRemembered {
+		h.prunePods(horizon)
+		h.pruneWorkloads(horizon)
+	}
+}
+
+func (h *history) prunePods(horizon time.Time) {
+	for name, p := range h.pods {
+		last := later(later(p.at, p.vanished), later(p.restarted, p.seen()))
+		if !p.present && !p.gone && last.Before(horizon) {
+			h.from = later(h.from, last)
+			delete(h.pods, name)
+		}
+	}
+}
+
+func (h *history) pruneWorkloads(horizon time.Time) {
+	for name, w := range h.workloads {
+		last := later(w.plaintext, w.unlabelled)
+		if !w.present && len(w.callers) == 0 && w.open == 0 && last.Before(horizon) {
+			h.from = later(h.from, last)
+			delete(h.workloads, name)
+		}
+	}
+}
+
+func (h *history) proxy(a *answer, m model.Metric) *proxy {
+	key := object{string(m[model.LabelName(a.labels.namespace)]), string(m[model.LabelName(a.labels.pod)])}
+	if h.pods[key] == nil {
+		h.pods[key] = &proxy{}
+	}
+	return h.pods[key]
+}
+
+func (h *history) workload(a *answer, m model.Metric) *workload {
+	key := object{string(m[model.LabelName(a.labels.namespace)]), string(m[destinationWorkload])}
+	if key.name == unknown {
+		key.name = ""
+	}
+	w := h.workloads[key]
+	if w == nil {
+		w = &workload{callers: map[caller]*sent{}, clusters: map[string]struct{}{}}
+		h.workloads[key] = w
+	}
+	if cluster := string(m[destinationCluster]); cluster != "" && cluster != unknown && len(w.clusters) < maxKept {
+		w.clusters[cluster] = struct{}{}
+	}
+	return w
+}
+
+const unknown = "unknown"
+
+func (w *workload) caller(m model.Metric) *sent {
+	who := caller{workload: bounded(string(m[sourceWorkload])), namespace: bounded(string(m[sourceNamespace])), protocol: "HTTP"}
+	if who.workload == "" || who.workload == "-" {
+		who.workload = unknown
+	}
+	if who.namespace == unknown || who.namespace == "-" {
+		who.namespace = ""
+	}
+	switch m[protocolLabel] {
+	case "tcp":
+		who.protocol = "TCP"
+	case "grpc":
+		who.protocol = "GRPC"
+	}
+	if w.callers[who] == nil && len(w.callers) >= maxKept {
+		who = caller{workload: unknown, protocol: who.protocol}
+	}
+	if w.callers[who] == nil {
+		w.callers[who] = &sent{}
+	}
+	return w.callers[who]
+}
+
+// lastPlaintext is when any caller's plaintext last moved.
+func (w *workload) lastPlaintext() time.Time {
+	last := w.plaintext
+	for _, s := range w.callers {
+		last = later(last, s.last)
+	}
+	return last
+}
+
+// bounded cuts a name to what the CRD allows, never inside a character.
+func bounded(s string) string {
+	for len(s) > maxName {
+		_, size := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-size]
+	}
+	return s
+}
+
+// instant is a time as PromQL computes it.
+func instant(seconds float64) time.Time {
+	if math.IsNaN(seconds) || math.Abs(seconds) > 1<<40 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(math.Ceil(seconds * 1000)))
+}
+
+// count is a whole number that a sample stands for at the least.
+func count(v model.SampleValue) int64 {
+	switch f := float64(v); {
+	case math.IsNaN(f) || f < 0:
+		return 0
+	case f >= 1<<62:
+		return 1 << 62
+	default:
+		return int64(f)
+	}
+}
+
+// add stays at the largest number instead of going over it.
+func add(a, b int64) int64 {
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,210 @@
+package promql
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/common/model"
+	"k8s.io/utils/clock"
+
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// Options of an Observer; the zero value of each but URL stands for its default.
+type Options struct {
+	// URL of the server, below which its API is.
+	URL string
+	// ConfigFile is a Prometheus HTTP client configuration. It is read anew when it changes.
+	ConfigFile string
+	// Cluster is this cluster's name in the label destination_cluster; without it a server has the series of one cluster.
+	Cluster string
+	// Matchers are added to every selector, as PromQL writes them.
+	Matchers string
+	// NamespaceLabel and PodLabel of the scraped pods: namespace and pod.
+	NamespaceLabel, PodLabel string
+	// Direct reads the proxies themselves: when a pod goes away, and around the switch. May be nil.
+	Direct traffic.Observer
+	// Clock; the system's by default.
+	Clock clock.PassiveClock
+	// Interval between polls: 15 s.
+	Interval time.Duration
+	// Timeout of a whole poll: 2 min. Whoever asks may wait less, and finds its result later.
+	Timeout time.Duration
+	// MaxBodyBytes bounds an answer: 64 MiB.
+	MaxBodyBytes int64
+	// Log takes what the server warns of, once.
+	Log logr.Logger
+}
+
+// Observer is a traffic.Observer that reads a Prometheus-compatible server.
+type Observer struct {
+	poller   *poller
+	direct   traffic.Observer
+	clock    clock.PassiveClock
+	interval time.Duration
+
+	mu       sync.Mutex
+	profiles map[string]*profile
+}
+
+var _ traffic.Observer = (*Observer)(nil)
+
+// New makes an Observer. It fails on options that cannot be right, and asks the server nothing.
+func New(options Options) (*Observer, error) {
+	timeout := cmp.Or(options.Timeout, 2*time.Minute)
+	labels := schema{
+		namespace: cmp.Or(options.NamespaceLabel, "namespace"), pod: cmp.Or(options.PodLabel, "pod"),
+		cluster: options.Cluster, matchers: options.Matchers,
+	}
+	for flag, name := range map[string]string{"--prometheus-namespace-label": labels.namespace, "--prometheus-pod-label": labels.pod} {
+		if !model.LegacyValidation.IsValidLabelName(name) {
+			return nil, fmt.Errorf("reading %s: %q is not the name of a label", flag, name)
+		}
+	}
+	if labels.matchers != "" && !matchersForm.MatchString(labels.matchers) {
+		return nil, fmt.Errorf(`reading --prometheus-matchers: %q is not a list of label matchers, such as cluster="east",team=~"a|b"`, labels.matchers)
+	}
+	client, err := newClient(options.URL, options.ConfigFile, timeout, cmp.Or(options.MaxBodyBytes, 64<<20))
+	if err != nil {
+		return nil, err
+	}
+	ticker := options.Clock
+	if ticker == nil {
+		ticker = clock.RealClock{}
+	}
+	interval := cmp.Or(options.Interval, 15*time.Second)
+	return &Observer{
+		poller: &poller{
+			client: client, schema: labels, clock: ticker, interval: interval, timeout: timeout, steps: historySteps, log: options.Log,
+			needs: map[string]need{},
+		},
+		direct: options.Direct, clock: ticker, interval: interval, profiles: map[string]*profile{},
+	}, nil
+}
+
+// matchersForm is a list of label matchers with quoted values.
+var matchersForm = func() *regexp.Regexp {
+	const one = `[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*"([^"\\\n]|\\.)*"`
+	return regexp.MustCompile(`^\s*` + one + `\s*(,\s*` + one + `\s*)*$`)
+}()
+
+// Observe says what the server's history means for a target. It asks the server when its last answer is too old.
+func (o *Observer) Observe(ctx context.Context, request traffic.Request) traffic.Observation {
+	namespaces := make([]string, 0, 1)
+	for _, px := range request.Proxies {
+		if !slices.Contains(namespaces, px.Namespace) {
+			namespaces = append(namespaces, px.Namespace)
+		}
+	}
+	err := o.poller.require(ctx, request.Profile, need{window: request.Window, namespaces: namespaces})
+	o.hearLastWords(ctx, request)
+	observation := o.conclude(request, namespaces, err)
+	return o.read(ctx, request, observation)
+}
+
+// conclude judges what is there of the last poll.
+func (o *Observer) conclude(request traffic.Request, namespaces []string, err error) traffic.Observation {
+	p := o.poller
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err = errors.Join(err, p.last.err)
+	wanted := &poll{window: request.Window, namespaces: map[string]struct{}{}}
+	for _, n := range namespaces {
+		wanted.namespaces[n] = struct{}{}
+	}
+	if p.history == nil || err != nil {
+		if err == nil {
+			err = errors.New("it was not asked yet")
+		}
+		return traffic.Observation{
+			Completeness: traffic.Unavailable, Reason: reasonSourceUnavailable, Time: o.clock.Now(),
+			Message: fmt.Sprintf("Prometheus gives no answer: %v. See whether it runs, and the operator's flags --prometheus-url and --prometheus-config-file.", err),
+		}
+	}
+	observation := conclude(request, p.history, p.last, o.profile(request.Profile), o.clock.Now(), o.interval)
+	if !p.last.covers(wanted) {
+		observation.Completeness, observation.Reason, observation.Since = traffic.Incomplete, reasonIncomplete, time.Time{}
+		observation.Message = "Prometheus was not asked for this target's whole window yet; it will be at the next observation interval."
+	}
+	return observation
+}
+
+// Forget drops what is remembered of a profile. A server that no profile needs is not asked.
+func (o *Observer) Forget(name string) {
+	o.poller.mu.Lock()
+	delete(o.poller.needs, name)
+	o.poller.mu.Unlock()
+	o.mu.Lock()
+	delete(o.profiles, name)
+	o.mu.Unlock()
+	if o.direct != nil {
+		o.direct.Forget(name)
+	}
+}
+
+func (o *Observer) profile(name string) *profile {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.profiles[name]
+	if p == nil {
+		p = &profile{unknown: map[object]struct{}{}, ended: map[object]struct{}{}}
+		o.profiles[name] = p
+	}
+	return p
+}
+
+// hearLastWords reads pods whose deletion has started: the server may not scrape them again. One that has never counted
+// plaintext in its life takes nothing with it.
+func (o *Observer) hearLastWords(ctx context.Context, request traffic.Request) {
+	if o.direct == nil {
+		return
+	}
+	known := o.profile(request.Profile)
+	for _, px := range request.Proxies {
+		name := object{px.Namespace, px.Name}
+		if !px.Terminating || px.Address == "" || px.Restarts > 0 || known.endedWell(name) {
+			continue
+		}
+		key := "last words of " + px.UID
+		last := o.direct.Observe(ctx, traffic.Request{
+			Profile: key, Proxies: []traffic.Proxy{px}, Ports: traffic.PortSet{Except: true}, Window: request.Window,
+		})
+		o.direct.Forget(key)
+		if last.Completeness == traffic.Complete && last.Evidence.Plaintext == 0 && last.OpenPlaintext == 0 {
+			o.poller.mu.Lock()
+			known.ended[name] = struct{}{}
+			o.poller.mu.Unlock()
+		}
+	}
+}
+
+// read adds what the proxies say of their own configuration, which is too late from a server around the switch. It also
+// shows plaintext connections that are open at this moment.
+func (o *Observer) read(ctx context.Context, request traffic.Request, observation traffic.Observation) traffic.Observation {
+	if o.direct == nil {
+		return observation
+	}
+	if !request.Readings {
+		o.direct.Forget(request.Profile)
+		return observation
+	}
+	request.RequireSeries, request.Evidence, request.CleanSince, request.Callers = false, nil, time.Time{}, nil
+	direct := o.direct.Observe(ctx, request)
+	observation.Proxies = direct.Proxies
+	observation.OpenPlaintext = max(observation.OpenPlaintext, direct.OpenPlaintext)
+	if direct.LastPlaintext.After(observation.LastPlaintext) {
+		observation.LastPlaintext = direct.LastPlaintext
+	}
+	if observation.Completeness == traffic.Complete && direct.Completeness != traffic.Complete {
+		observation.Completeness, observation.Reason, observation.Since = traffic.Incomplete, reasonIncomplete, time.Time{}
+		observation.Message = "Around the switch the proxies are read directly. " + direct.Message
+	}
+	return observation
+}

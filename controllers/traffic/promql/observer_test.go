@@ -1,0 +1,644 @@
+package promql
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/prometheus/model/labels"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// script is a world of one pod that is scraped every 15 s for an hour before the observation.
+type script struct {
+	*server
+	pod *pod
+	now time.Time
+}
+
+const scripted = 240 // scrapes
+
+// play scrapes the pod, and calls what happens at a scrape's number before it. False skips the scrape.
+func play(t testing.TB, happens func(s *script, n int) bool) *script {
+	s := &script{server: newServer(t), now: epoch, pod: newPod("web", "web-5d-x1", epoch.Add(-time.Hour))}
+	s.pod.counts[requests("mutual_tls", "front")] = 7
+	for n := range scripted {
+		s.now = s.now.Add(15 * time.Second)
+		s.pod.counts[requests("mutual_tls", "front")]++
+		if happens == nil || happens(s, n) {
+			s.scrape(s.pod, s.now)
+		}
+	}
+	s.now = s.now.Add(2 * time.Second)
+	s.server.now = s.now
+	return s
+}
+
+func at(n int) time.Time { return epoch.Add(time.Duration(n+1) * 15 * time.Second) }
+
+func (s *script) request(change func(*traffic.Request)) traffic.Request {
+	r := traffic.Request{
+		Profile: "p", Targets: "t", Ports: traffic.PortSet{Except: true}, RequireSeries: true, Window: 30 * time.Minute,
+		Proxies: []traffic.Proxy{s.pod.proxy()},
+	}
+	if change != nil {
+		change(&r)
+	}
+	return r
+}
+
+// TestObserve tells histories that were before anybody asked.
+func TestObserve(t *testing.T) {
+	onCount := func(n int, series series, value float64) func(*script, int) bool {
+		return func(s *script, i int) bool {
+			if i == n {
+				s.pod.counts[series] = value
+			}
+			return true
+		}
+	}
+	tests := map[string]struct {
+		happens func(s *script, n int) bool
+		options func(*Options)
+		change  func(*traffic.Request)
+
+		wantCompleteness traffic.Completeness
+		wantReason       string
+		wantMessage      string
+		wantSince        time.Time // not before
+		wantPlaintext    time.Time
+		wantCaller       string
+		wantOpen         int64
+		wantUnclear      bool
+		check            func(t *testing.T, o traffic.Observation)
+	}{
+		"nothing but mutual TLS": {
+			wantCompleteness: traffic.Complete,
+			check: func(t *testing.T, o traffic.Observation) {
+				if o.Time.Sub(o.Since) < 30*time.Minute {
+					t.Errorf("the window is not proven: since %s", o.Since)
+				}
+				if o.MutualTLS < 100 || o.MutualTLS > 130 {
+					t.Errorf("%d requests by mutual TLS, about 120 were made in the window", o.MutualTLS)
+				}
+			},
+		},
+		"one request whose series is born with it": {
+			happens:          onCount(200, requests("none", "cron"), 1),
+			wantCompleteness: traffic.Complete, wantPlaintext: at(200), wantSince: at(200), wantCaller: "cron clients HTTP 1",
+		},
+		"a counter that moves": {
+			happens: func(s *script, n int) bool {
+				s.pod.counts[requests("none", "cron")] = 5
+				if n >= 180 {
+					s.pod.counts[requests("none", "cron")] = 6
+				}
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantPlaintext: at(180), wantSince: at(180),
+		},
+		"a counter that does not": {
+			happens: func(s *script, _ int) bool {
+				s.pod.counts[requests("none", "cron")] = 5
+				return true
+			},
+			wantCompleteness: traffic.Complete,
+			check: func(t *testing.T, o traffic.Observation) {
+				if o.Time.Sub(o.Since) < 30*time.Minute || len(o.Callers) > 0 {
+					t.Errorf("since %s, callers %v", o.Since, o.Callers)
+				}
+			},
+		},
+		"a policy that nobody knows": {
+			happens:          onCount(200, requests("simple_tls", "cron"), 1),
+			wantCompleteness: traffic.Complete, wantPlaintext: at(200),
+		},
+		"bytes of a connection that was opened long ago": {
+			happens: func(s *script, n int) bool {
+				s.pod.counts[series{"istio_tcp_received_bytes_total", "none", "old", "tcp"}] = float64(n)
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantPlaintext: at(scripted - 1), wantCaller: "old clients TCP 0",
+		},
+		"an open connection": {
+			happens: func(s *script, _ int) bool {
+				s.pod.counts[series{"istio_tcp_connections_opened_total", "none", "old", "tcp"}] = 3
+				s.pod.counts[series{"istio_tcp_connections_closed_total", "none", "old", "tcp"}] = 2
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantOpen: 1,
+		},
+		"messages of a stream": {
+			happens:          onCount(210, series{"istio_request_messages_total", "", "streamer", "grpc"}, 4),
+			wantCompleteness: traffic.Complete, wantPlaintext: at(210), wantCaller: "streamer clients GRPC 0",
+		},
+		"excepted ports": {
+			happens:          onCount(210, requests("none", "cron"), 4),
+			change:           func(r *traffic.Request) { r.Ports.Ports = []int32{8080} },
+			wantCompleteness: traffic.Complete, wantPlaintext: at(210), wantUnclear: true,
+		},
+		"a restart": {
+			happens: func(s *script, n int) bool {
+				if n == 150 {
+					s.pod.counts = map[series]float64{}
+					s.pod.started, s.pod.restarts = s.now.Add(-5*time.Second), 1
+				}
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantSince: at(149),
+		},
+		"a pod of the workload that went away": {
+			happens: func(s *script, n int) bool {
+				other := newPod("web", "web-5d-x2", epoch)
+				switch {
+				case n < 150:
+					other.last = nil
+					s.scrape(other, s.now)
+				case n == 150:
+					other.last = []labels.Labels{other.samples(s.now)[0].labels}
+					s.leave(other, s.now)
+				}
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantSince: at(150),
+		},
+		"an outage of the server": {
+			happens:          func(_ *script, n int) bool { return n < 150 || n > 170 },
+			wantCompleteness: traffic.Complete, wantSince: at(170),
+		},
+		"a few scrapes that were missed": {
+			happens:          func(_ *script, n int) bool { return n < 150 || n > 152 },
+			wantCompleteness: traffic.Complete,
+			check: func(t *testing.T, o traffic.Observation) {
+				if o.Time.Sub(o.Since) < 30*time.Minute {
+					t.Errorf("the counters make it good, and the stretch begins at %s", o.Since)
+				}
+			},
+		},
+		"scraping that ended": {
+			happens:          func(_ *script, n int) bool { return n < scripted-5 },
+			wantCompleteness: traffic.Incomplete, wantReason: reasonIncomplete, wantMessage: "does not scrape the proxy of pod shop/web-5d-x1 now",
+		},
+		"a scrape that failed a moment ago": {
+			happens: func(s *script, n int) bool {
+				if n == scripted-1 {
+					s.fail(s.pod, s.now)
+				}
+				return n < scripted-1
+			},
+			wantCompleteness: traffic.Incomplete, wantReason: reasonIncomplete, wantMessage: "does not scrape the proxy",
+		},
+		"another tenant's data": {
+			change:           func(r *traffic.Request) { r.Proxies[0].Name = "web-5d-x9" },
+			wantCompleteness: traffic.Incomplete, wantReason: reasonIncomplete, wantMessage: "no envoy_server_uptime of the proxy of pod shop/web-5d-x9",
+		},
+		"a label that a Telemetry drops": {
+			happens: func(s *script, n int) bool {
+				s.pod.counts[requests("", "cron")] = float64(n)
+				return true
+			},
+			wantCompleteness: traffic.Incomplete, wantReason: reasonIncomplete, wantMessage: "move without the labels reporter and connection_security_policy",
+		},
+		"a label that a Telemetry dropped for a while": {
+			happens: func(s *script, n int) bool {
+				s.pod.counts[requests("", "cron")] = float64(min(n, 190))
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantSince: at(190),
+		},
+		"series of nobody's workload": {
+			happens: func(s *script, n int) bool {
+				s.pod.drop = map[string]bool{"destination_workload": true}
+				s.pod.counts[requests("none", "cron")] = float64(n)
+				return true
+			},
+			wantCompleteness: traffic.Incomplete, wantMessage: "namespace shop moves without the label destination_workload",
+		},
+		"no series": {
+			happens: func(s *script, _ int) bool {
+				clear(s.pod.counts)
+				return true
+			},
+			wantCompleteness: traffic.Incomplete, wantReason: reasonNoTelemetry, wantMessage: "set minRequests to 0",
+		},
+		"no series, and none wanted": {
+			happens: func(s *script, _ int) bool {
+				clear(s.pod.counts)
+				return true
+			},
+			change:           func(r *traffic.Request) { r.RequireSeries = false },
+			wantCompleteness: traffic.Complete, wantReason: reasonNoTraffic,
+		},
+		"series that were off for a while": {
+			happens: func(s *script, n int) bool {
+				if n > 140 && n < 170 {
+					clear(s.pod.counts)
+				}
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantSince: at(170),
+		},
+		"no traffic": {
+			happens: func(s *script, _ int) bool {
+				s.pod.counts[requests("mutual_tls", "front")] = 7
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantReason: reasonNoTraffic,
+		},
+		"another cluster's workload of the same name": {
+			happens: func(s *script, n int) bool {
+				s.pod.extra = map[string]string{"destination_cluster": "east"}
+				other := newPod("web", "web-77-y1", epoch)
+				other.extra = map[string]string{"destination_cluster": "west"}
+				other.counts[requests("none", "cron")] = float64(n)
+				s.scrape(other, s.now)
+				return true
+			},
+			wantCompleteness: traffic.Incomplete, wantMessage: "several clusters (east, west)",
+		},
+		"another cluster's workload, and the flag": {
+			happens: func(s *script, n int) bool {
+				s.pod.extra = map[string]string{"destination_cluster": "east"}
+				other := newPod("web", "api-77-y1", epoch)
+				other.extra = map[string]string{"destination_cluster": "west"}
+				other.counts[requests("none", "cron")] = float64(n)
+				s.scrape(other, s.now)
+				return true
+			},
+			options:          func(o *Options) { o.Cluster = "east" },
+			wantCompleteness: traffic.Complete,
+			check: func(t *testing.T, o traffic.Observation) {
+				if !o.LastPlaintext.IsZero() || o.MutualTLS == 0 {
+					t.Errorf("plaintext %s, mutual TLS %d", o.LastPlaintext, o.MutualTLS)
+				}
+			},
+		},
+		"matchers": {
+			options:          func(o *Options) { o.Matchers = `job="another"` },
+			wantCompleteness: traffic.Incomplete, wantMessage: "no envoy_server_uptime",
+		},
+		"no pods": {
+			change:           func(r *traffic.Request) { r.Proxies = nil },
+			wantCompleteness: traffic.Incomplete, wantReason: reasonNoTelemetry,
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := play(t, tc.happens)
+			clock := clocktesting.NewFakePassiveClock(s.now.Add(3 * time.Second))
+			o := s.observer(clock, tc.options).Observe(context.Background(), s.request(tc.change))
+			if o.Completeness != tc.wantCompleteness || tc.wantReason != "" && o.Reason != tc.wantReason || !strings.Contains(o.Message, tc.wantMessage) {
+				t.Fatalf("%s %s: %s", o.Completeness, o.Reason, o.Message)
+			}
+			if (o.Message == "") != (o.Completeness == traffic.Complete) {
+				t.Errorf("%s with message %q", o.Completeness, o.Message)
+			}
+			late := func(got, want time.Time) bool {
+				got = got.Add(-3 * time.Second)
+				return want.IsZero() || !got.Before(want) && got.Before(want.Add(4*time.Minute))
+			}
+			if !late(o.Since, tc.wantSince) || !late(o.LastPlaintext, tc.wantPlaintext) {
+				t.Errorf("since %s, last plaintext %s; want %s, %s", o.Since, o.LastPlaintext, tc.wantSince, tc.wantPlaintext)
+			}
+			if o.OpenPlaintext != tc.wantOpen || o.NotAttributable != tc.wantUnclear {
+				t.Errorf("%d open, not attributable %v", o.OpenPlaintext, o.NotAttributable)
+			}
+			if tc.wantCaller != "" {
+				if len(o.Callers) != 1 {
+					t.Fatalf("callers %v", o.Callers)
+				}
+				c := o.Callers[0]
+				if got := fmt.Sprint(c.Workload, " ", c.Namespace, " ", c.Protocol, " ", c.Requests); got != tc.wantCaller {
+					t.Errorf("caller %s, want %s", got, tc.wantCaller)
+				}
+			}
+			if tc.check != nil {
+				tc.check(t, o)
+			}
+		})
+	}
+}
+
+// TestBadServer holds that no answer of a server that is not well is ever read as no plaintext.
+func TestBadServer(t *testing.T) {
+	answer := func(status int, body string) func(http.HandlerFunc) http.HandlerFunc {
+		return func(http.HandlerFunc) http.HandlerFunc {
+			return func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(status)
+				_, _ = io.WriteString(w, body)
+			}
+		}
+	}
+	callers := func(many int, next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if !strings.HasPrefix(r.FormValue("query"), "topk") {
+				next(w, r)
+				return
+			}
+			_, _ = io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[`)
+			for i := range many {
+				if i > 0 {
+					_, _ = io.WriteString(w, ",")
+				}
+				if _, err := fmt.Fprintf(w, `{"metric":{"namespace":"shop","destination_workload":"web","source_workload":"w%d","reporter":"destination","connection_security_policy":"none"},"value":[1,"%d"]}`, i, epoch.Unix()); err != nil {
+					return
+				}
+			}
+			_, _ = io.WriteString(w, `]}}`)
+		}
+	}
+	million := func(next http.HandlerFunc) http.HandlerFunc { return callers(1_000_000, next) }
+	many := func(next http.HandlerFunc) http.HandlerFunc { return callers(100_000, next) }
+	slow := func(http.HandlerFunc) http.HandlerFunc {
+		return func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.ReadAll(r.Body)
+			<-r.Context().Done()
+		}
+	}
+	half := func(http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"part":"now"},"val`)
+		}
+	}
+	tests := map[string]struct {
+		bend        func(http.HandlerFunc) http.HandlerFunc
+		options     func(*Options)
+		skew        time.Duration // of the operator's clock
+		warnings    []string
+		want        traffic.Completeness
+		wantMessage string
+	}{
+		"down":         {options: func(o *Options) { o.URL = "http://127.0.0.1:1" }, want: traffic.Unavailable, wantMessage: "it cannot be reached"},
+		"slow":         {bend: slow, options: func(o *Options) { o.Timeout = 100 * time.Millisecond }, want: traffic.Unavailable, wantMessage: "did not answer within 100ms"},
+		"422":          {bend: answer(422, `{"status":"error","errorType":"execution","error":"query processing would load too many samples into memory"}`), want: traffic.Unavailable, wantMessage: "too many samples"},
+		"401":          {bend: answer(401, `no`), want: traffic.Unavailable, wantMessage: "401"},
+		"503":          {bend: answer(503, `busy`), want: traffic.Unavailable, wantMessage: "503"},
+		"a redirect":   {bend: answer(302, ``), want: traffic.Unavailable, wantMessage: "302"},
+		"HTML":         {bend: answer(200, `<html>sign in</html>`), want: traffic.Unavailable, wantMessage: "not that of Prometheus"},
+		"half a JSON":  {bend: half, want: traffic.Unavailable, wantMessage: "not that of Prometheus"},
+		"an empty one": {bend: answer(200, `{"status":"success","data":{"resultType":"vector","result":[]}}`), want: traffic.Unavailable, wantMessage: "lacks the time"},
+		"another type": {bend: answer(200, `{"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}`), want: traffic.Unavailable, wantMessage: "scalar"},
+		"a million":    {bend: million, want: traffic.Unavailable, wantMessage: "longer than the operator takes"},
+		"very many":    {bend: many, want: traffic.Complete},
+		"an old clock": {skew: 10 * time.Minute, want: traffic.Incomplete, wantMessage: "behind the operator's"},
+		"a fast clock": {skew: -10 * time.Minute, want: traffic.Incomplete, wantMessage: "ahead of the operator's"},
+		"a warning":    {warnings: []string{"store-2 did not answer"}, want: traffic.Incomplete, wantMessage: "store-2 did not answer"},
+		"a fair clock": {skew: 40 * time.Second, want: traffic.Complete},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := play(t, nil)
+			s.bend, s.warnings = tc.bend, tc.warnings
+			clock := clocktesting.NewFakePassiveClock(s.now.Add(tc.skew))
+			observer := s.observer(clock, tc.options)
+			o := observer.Observe(context.Background(), s.request(nil))
+			if o.Completeness != tc.want || !strings.Contains(o.Message, tc.wantMessage) {
+				t.Fatalf("%s %s: %s", o.Completeness, o.Reason, o.Message)
+			}
+			if o.Completeness == traffic.Unavailable && o.Reason != reasonSourceUnavailable || o.Completeness != traffic.Complete && !o.Since.IsZero() {
+				t.Errorf("%s with reason %s since %s", o.Completeness, o.Reason, o.Since)
+			}
+			if h := observer.poller.history; h != nil {
+				for name, w := range h.workloads {
+					if len(w.callers) > maxKept+3 {
+						t.Errorf("%d callers of %s are remembered", len(w.callers), name)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestClockThatJumps holds that data which a clock makes look new is not taken for new.
+func TestClockThatJumps(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	if seen := o.Observe(context.Background(), s.request(nil)); seen.Completeness != traffic.Complete {
+		t.Fatal(seen.Message)
+	}
+	// Half a minute goes by, and the server answers as of the same moment: nothing new is seen in it.
+	clock.SetTime(s.now.Add(30 * time.Second))
+	seen := o.Observe(context.Background(), s.request(nil))
+	if seen.Completeness == traffic.Complete && seen.Since.Before(s.now) {
+		t.Errorf("the stretch goes on from %s through time that the server did not see", seen.Since)
+	}
+}
+
+// TestQueriesAreFew holds that the number of queries does not depend on that of the profiles.
+func TestQueriesAreFew(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	var group sync.WaitGroup
+	for i := range 100 {
+		group.Go(func() {
+			o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Profile = fmt.Sprint(i) }))
+		})
+	}
+	group.Wait()
+	if n := s.queries.Load(); n != queriesPerPoll {
+		t.Errorf("100 profiles ask %d queries", n)
+	}
+	for i := range 100 { // spread over an hour of intervals, each profile at a time of its own
+		clock.SetTime(clock.Now().Add(15 * time.Second / 100))
+		s.server.now = clock.Now()
+		o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Profile = fmt.Sprint(i) }))
+	}
+	if n := s.queries.Load(); n > 2*6 {
+		t.Errorf("%d queries in an interval and a moment", n)
+	}
+	for i := range 100 {
+		o.Forget(fmt.Sprint(i))
+	}
+	if len(o.profiles) > 0 || len(o.poller.needs) > 0 {
+		t.Error("profiles are remembered after they were forgotten")
+	}
+}
+
+// TestLongerWindow holds that a profile with a longer window gets it proven, and none is told more than was read.
+func TestLongerWindow(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	ask := func(profile string, window time.Duration) traffic.Observation {
+		return o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Profile, r.Window = profile, window }))
+	}
+	first := ask("a", 10*time.Minute)
+	if seen := ask("b", 50*time.Minute); seen.Completeness != traffic.Incomplete || !strings.Contains(seen.Message, "whole window") {
+		t.Errorf("%s: %s", seen.Completeness, seen.Message)
+	}
+	s.now = s.now.Add(13 * time.Second)
+	s.scrape(s.pod, s.now)
+	clock.SetTime(s.now)
+	s.server.now = s.now
+	if seen := ask("b", 50*time.Minute); seen.Completeness != traffic.Complete || seen.Time.Sub(seen.Since) < 50*time.Minute {
+		t.Errorf("%s since %s: %s", seen.Completeness, seen.Since, seen.Message)
+	}
+	// The stretch of the other goes on from where it began.
+	again := s.request(func(r *traffic.Request) {
+		r.Profile, r.Window, r.CleanSince, r.Evidence = "a", 10*time.Minute, first.Since, &first.Evidence
+	})
+	if seen := o.Observe(context.Background(), again); seen.Since.After(first.Since) {
+		t.Errorf("the stretch creeps from %s to %s", first.Since, seen.Since)
+	}
+}
+
+// direct stands for the sidecars' own source.
+type direct struct {
+	asked  []traffic.Request
+	answer traffic.Observation
+}
+
+func (d *direct) Observe(_ context.Context, r traffic.Request) traffic.Observation {
+	d.asked = append(d.asked, r)
+	return d.answer
+}
+
+func (d *direct) Forget(string) {}
+
+// TestDirect holds when the proxies themselves are read: for their last words, and around the switch.
+func TestDirect(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	d := &direct{answer: traffic.Observation{Completeness: traffic.Complete, Proxies: []traffic.Reading{{Name: "web-5d-x1"}}}}
+	o := s.observer(clock, func(o *Options) { o.Direct = d })
+	other := newPod("web", "web-5d-x2", epoch)
+	both := func(r *traffic.Request) { r.Proxies = append(r.Proxies, other.proxy()) }
+	s.scrape(other, s.now)
+	if seen := o.Observe(context.Background(), s.request(both)); seen.Completeness != traffic.Complete || len(d.asked) > 0 || len(seen.Proxies) > 0 {
+		t.Fatalf("%s: %s; %d direct readings", seen.Completeness, seen.Message, len(d.asked))
+	}
+	other.terminating = true
+	o.Observe(context.Background(), s.request(both))
+	if len(d.asked) != 1 || len(d.asked[0].Proxies) != 1 || d.asked[0].Proxies[0].Name != other.name {
+		t.Fatalf("the last words of %s were not heard: %v", other.name, d.asked)
+	}
+	if seen := o.Observe(context.Background(), s.request(nil)); seen.Completeness != traffic.Complete || seen.Time.Sub(seen.Since) < 30*time.Minute {
+		t.Errorf("%s since %s, and nothing was lost: %s", seen.Completeness, seen.Since, seen.Gap)
+	}
+	readings := func(r *traffic.Request) { r.Readings = true }
+	if seen := o.Observe(context.Background(), s.request(readings)); len(seen.Proxies) != 1 {
+		t.Error("around the switch the proxies are not read")
+	}
+	d.answer = traffic.Observation{Completeness: traffic.Unavailable, Message: "No route.", OpenPlaintext: 2}
+	if seen := o.Observe(context.Background(), s.request(readings)); seen.Completeness != traffic.Incomplete || !strings.Contains(seen.Message, "No route.") || seen.OpenPlaintext != 2 {
+		t.Errorf("%s: %s", seen.Completeness, seen.Message)
+	}
+}
+
+// TestCredentials holds that what the client configuration says is sent, and read anew when it changes.
+func TestCredentials(t *testing.T) {
+	s := play(t, nil)
+	var got http.Header
+	s.bend = func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			got = r.Header.Clone()
+			next(w, r)
+		}
+	}
+	dir := t.TempDir()
+	file, token := filepath.Join(dir, "client.yaml"), filepath.Join(dir, "token")
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(token, "one")
+	write(file, "authorization: {credentials_file: token}\nhttp_headers: {X-Scope-OrgID: {values: [shop]}}\n")
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, func(o *Options) { o.ConfigFile = file })
+	ask := func() traffic.Observation {
+		clock.SetTime(clock.Now().Add(15 * time.Second))
+		s.server.now = clock.Now()
+		return o.Observe(context.Background(), s.request(nil))
+	}
+	ask()
+	if got.Get("Authorization") != "Bearer one" || got.Get("X-Scope-Orgid") != "shop" {
+		t.Errorf("the server was sent %v", got)
+	}
+	write(token, "two")
+	ask()
+	if got.Get("Authorization") != "Bearer two" {
+		t.Errorf("a new token was not read: %v", got)
+	}
+	write(file, "basic_auth: {username: me, password: secret}\n")
+	ask()
+	if user, password, ok := (&http.Request{Header: got}).BasicAuth(); !ok || user != "me" || password != "secret" {
+		t.Errorf("a new configuration was not read: %v", got)
+	}
+	write(file, "basic_auth: {username: me, pass: secret}\n")
+	if seen := ask(); seen.Completeness != traffic.Unavailable || strings.Contains(seen.Message, "secret") {
+		t.Errorf("%s: %s", seen.Completeness, seen.Message)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	dir := t.TempDir()
+	file := func(content string) string {
+		name := filepath.Join(dir, fmt.Sprint(len(content)))
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	const fine = "http://prometheus:9090"
+	for name, tc := range map[string]struct {
+		options Options
+		want    string
+	}{
+		"no scheme":       {Options{URL: "prometheus:9090"}, "--prometheus-url"},
+		"another scheme":  {Options{URL: "ftp://prometheus"}, "--prometheus-url"},
+		"no URL":          {Options{URL: "http://[::1"}, "--prometheus-url"},
+		"credentials":     {Options{URL: "http://a:b@prometheus"}, "--prometheus-config-file"},
+		"no such file":    {Options{URL: fine, ConfigFile: filepath.Join(dir, "none")}, "--prometheus-config-file"},
+		"unknown field":   {Options{URL: fine, ConfigFile: file("basic: {}\n")}, "--prometheus-config-file"},
+		"contradiction":   {Options{URL: fine, ConfigFile: file("bearer_token: x\nbasic_auth: {username: a}\n")}, "--prometheus-config-file"},
+		"no certificate":  {Options{URL: fine, ConfigFile: file("tls_config: {ca_file: /nowhere}\n")}, "--prometheus-config-file"},
+		"matchers":        {Options{URL: fine, Matchers: `cluster=east`}, "--prometheus-matchers"},
+		"more than those": {Options{URL: fine, Matchers: `cluster="east"} or {a="b"`}, "--prometheus-matchers"},
+		"label":           {Options{URL: fine, PodLabel: "pod-name"}, "--prometheus-pod-label"},
+	} {
+		if _, err := New(tc.options); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := New(Options{URL: fine + "/prefix", Matchers: `cluster="east",team=~"a|b"`}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBelongs(t *testing.T) {
+	web := object{"shop", "web"}
+	long := object{"shop", strings.Repeat("w", 60)}
+	for name, tc := range map[string]struct {
+		pod, workload object
+		want          bool
+	}{
+		"deployment":        {object{"shop", "web-6d4f-x2x4z"}, web, true},
+		"stateful set":      {object{"shop", "web-0"}, web, true},
+		"bare pod":          {object{"shop", "web"}, web, true},
+		"scheduled job":     {object{"shop", "web-29012345-x2x4z"}, web, true},
+		"indexed":           {object{"shop", "web-29012345-0-x2x4z"}, web, true},
+		"another workload":  {object{"shop", "web-admin-6d4f-x2x4z"}, web, false},
+		"another namespace": {object{"other", "web-0"}, web, false},
+		"another prefix":    {object{"shop", "website-0"}, web, false},
+		"cut off":           {object{"shop", strings.Repeat("w", 58) + "x2x4z"}, long, true},
+	} {
+		if got := belongs(tc.pod, tc.workload); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -1,0 +1,288 @@
+package promql
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/common/model"
+	"k8s.io/utils/clock"
+)
+
+const (
+	// maxSkew is by how much the server's clock may differ from the operator's.
+	maxSkew = time.Minute
+	// maxDrift is by how much that difference may change: a server whose clock was set back, or that answers from a cache,
+	// shows old data as new.
+	maxDrift = 5 * time.Second
+	// forgotten is how many intervals a profile may not ask before it is left out of the polls.
+	forgotten = 20
+)
+
+// need is what a profile asked for last.
+type need struct {
+	window     time.Duration
+	namespaces []string
+	at         time.Time
+}
+
+// poller asks the server for all profiles together, at most once an interval.
+type poller struct {
+	client   *client
+	schema   schema
+	clock    clock.PassiveClock
+	interval time.Duration
+	timeout  time.Duration
+	steps    time.Duration // into how many the history is cut
+	log      logr.Logger
+
+	mu      sync.Mutex
+	needs   map[string]need
+	polling chan struct{} // closed at the end of the poll under way; nil when there is none
+	history *history
+	last    poll
+	warned  map[string]struct{}
+}
+
+// poll is the last one.
+type poll struct {
+	// began is when it was decided on.
+	began time.Time
+	// sent and received are the operator's time around the query that told the server's, now.
+	sent, received, now time.Time
+	err                 error
+	// problem says why what was read cannot be concluded from, whatever it says.
+	problem string
+	// jumped is when, on the server's clock, one of the two clocks was last found to have jumped.
+	jumped time.Time
+	// usual is the difference of the clocks since then.
+	usual time.Duration
+
+	window     time.Duration
+	namespaces map[string]struct{} // nil for all
+}
+
+// skew is by how much the server's clock is ahead.
+func (p poll) skew() time.Duration {
+	return p.now.Sub(p.sent.Add(p.received.Sub(p.sent) / 2))
+}
+
+// require says what a profile needs, and polls if the last poll is too old. A poll that began for another profile a moment
+// ago is as good: what it does not have yet will be in the next.
+func (p *poller) require(ctx context.Context, profile string, n need) error {
+	p.mu.Lock()
+	n.at = p.clock.Now()
+	p.needs[profile] = n
+	if p.polling == nil {
+		// So many queries an interval, and never more than six of them.
+		if age := n.at.Sub(p.last.began); !p.last.began.IsZero() && age >= 0 && age < p.interval*queriesPerPoll/6 {
+			p.mu.Unlock()
+			return nil
+		}
+		p.start(ctx, n.at)
+	}
+	done := p.polling
+	p.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// start begins a poll, which whoever asked for it may not live to see the end of.
+func (p *poller) start(ctx context.Context, now time.Time) {
+	done := make(chan struct{})
+	p.polling = done
+	window, namespaces := p.needed(now)
+	next := poll{began: now, window: window, namespaces: namespaces, jumped: p.last.jumped}
+	go func() {
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.timeout)
+		defer cancel()
+		result, err := p.ask(within, &next)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.finish(next, result, err)
+		p.polling = nil
+		close(done)
+	}()
+}
+
+// needed is the longest window and every namespace that profiles ask for.
+func (p *poller) needed(now time.Time) (window time.Duration, namespaces map[string]struct{}) {
+	namespaces = map[string]struct{}{}
+	for profile, n := range p.needs {
+		if now.Sub(n.at) > forgotten*p.interval {
+			delete(p.needs, profile)
+			continue
+		}
+		window = max(window, n.window)
+		for _, name := range n.namespaces {
+			namespaces[name] = struct{}{}
+		}
+	}
+	if len(namespaces) > maxNamespaces {
+		namespaces = nil
+	}
+	return window, namespaces
+}
+
+// ask asks all the queries of a poll. Nothing but the poll itself is written, as it runs beside readers.
+func (p *poller) ask(ctx context.Context, next *poll) (*answer, error) {
+	a := &answer{labels: p.schema}
+	a.asked.namespaces = slices.Sorted(maps.Keys(next.namespaces))
+	next.sent = p.clock.Now()
+	var err error
+	if a.proxies, err = p.vector(ctx, p.schema.proxies(a.asked), time.Time{}, next); err != nil {
+		return nil, err
+	}
+	next.received = p.clock.Now()
+	if err := a.begin(); err != nil {
+		return nil, err
+	}
+	next.now = a.now
+	p.reach(next, a)
+	for _, q := range []struct {
+		text string
+		into *model.Vector
+	}{
+		{p.schema.events(a.asked), &a.events},
+		{p.schema.plaintextTimes(a.asked), &a.times},
+		{p.schema.plaintextCounts(a.asked), &a.counts},
+	} {
+		if *q.into, err = p.vector(ctx, q.text, a.now, next); err != nil {
+			return nil, err
+		}
+	}
+	value, err := p.value(ctx, p.schema.mutualCounts(a.asked), a.now, next)
+	if err != nil {
+		return nil, err
+	}
+	switch v := value.(type) {
+	case model.Vector:
+		a.mutual = v
+	case model.Matrix:
+		a.steps = v
+	default:
+		return nil, fmt.Errorf("its answer is a %s", value.Type())
+	}
+	return a, nil
+}
+
+// reach says how far back the poll reads: what is new, or everything when more is asked for than was read before.
+func (p *poller) reach(next *poll, a *answer) {
+	gap := min(max(5*a.longest, 15*time.Second), 10*time.Minute)
+	a.asked.gap = gap
+	before := p.last
+	if p.history == nil || !before.covers(next) || a.now.Before(p.history.to) {
+		a.asked.history = true
+		a.asked.span = next.window + gap
+		a.asked.since = a.asked.span
+		a.asked.step = max(a.asked.span/p.steps, a.interval)
+		return
+	}
+	a.asked.since = max(a.now.Sub(p.history.to), time.Millisecond)
+	a.asked.step = a.interval
+	a.asked.span = a.asked.since + gap + a.asked.step
+	a.asked.step = max(a.asked.step, a.asked.span/p.steps)
+}
+
+// covers says whether what was read is enough for what is asked for next.
+func (p poll) covers(next *poll) bool {
+	if p.window < next.window {
+		return false
+	}
+	if p.namespaces == nil {
+		return true
+	}
+	if next.namespaces == nil {
+		return false
+	}
+	for name := range next.namespaces {
+		if _, ok := p.namespaces[name]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *poller) vector(ctx context.Context, query string, at time.Time, next *poll) (model.Vector, error) {
+	value, err := p.value(ctx, query, at, next)
+	if err != nil {
+		return nil, err
+	}
+	vector, ok := value.(model.Vector)
+	if !ok {
+		return nil, fmt.Errorf("its answer is a %s", value.Type())
+	}
+	return vector, nil
+}
+
+func (p *poller) value(ctx context.Context, query string, at time.Time, next *poll) (model.Value, error) {
+	value, warnings, err := p.client.query(ctx, query, at)
+	for _, w := range warnings {
+		// A warning is how Thanos and Mimir say that a part of the answer is missing.
+		next.problem = "The server answered with a warning, so its answer may lack something: " + clip(w) + "."
+	}
+	if err == nil && value == nil {
+		err = fmt.Errorf("its answer is empty")
+	}
+	return value, err
+}
+
+// finish takes in a poll's result.
+func (p *poller) finish(next poll, a *answer, err error) {
+	p.tell(next, err)
+	if err != nil {
+		// What was read before stays, and the next poll goes on from there.
+		next.window, next.namespaces = p.last.window, p.last.namespaces
+		next.sent, next.received, next.now, next.usual = p.last.sent, p.last.received, p.last.now, p.last.usual
+		next.err = err
+		p.last = next
+		return
+	}
+	if skew := next.skew(); skew.Abs() > maxSkew {
+		direction := "ahead of"
+		if skew < 0 {
+			direction = "behind"
+		}
+		next.problem = fmt.Sprintf("The server's clock is more than %s %s the operator's, so it cannot be told how old its data is. Synchronise both.", maxSkew, direction)
+	}
+	next.usual = p.last.usual
+	if p.last.now.IsZero() {
+		next.usual = next.skew()
+	} else if (next.skew() - next.usual).Abs() > maxDrift {
+		next.jumped, next.usual = next.now, next.skew()
+	}
+	if a.asked.history {
+		p.history = newHistory()
+	}
+	if !a.asked.history {
+		next.window = p.last.window
+	}
+	a.window = next.window
+	p.history.learn(a)
+	p.last = next
+}
+
+// tell logs each kind of warning and failure when it comes, not at each poll.
+func (p *poller) tell(next poll, err error) {
+	now := map[string]struct{}{}
+	if next.problem != "" {
+		now[next.problem] = struct{}{}
+	}
+	if err != nil {
+		now[err.Error()] = struct{}{}
+	}
+	for message := range now {
+		if _, ok := p.warned[message]; !ok {
+			p.log.Info("Prometheus answers with less than all", "reason", message)
+		}
+	}
+	p.warned = now
+}

@@ -1,0 +1,80 @@
+package promql
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// The reasons of the condition TrafficObserved that an observation gives.
+const (
+	reasonSourceUnavailable = "SourceUnavailable"
+	reasonIncomplete        = "Incomplete"
+	reasonNoTelemetry       = "NoTelemetry"
+	reasonNoTraffic         = "NoTraffic"
+)
+
+// problems is why an observation is not complete. The texts change only with what they speak of.
+type problems struct {
+	general    []string
+	absent     []string // pods without a series
+	stale      []string // pods that are not scraped now
+	unlabelled []string // workloads
+	unnamed    []string // namespaces
+	clusters   []string
+	noPods     bool
+	noSeries   bool
+}
+
+func (p *problems) say(format string, args ...any) {
+	p.general = append(p.general, fmt.Sprintf(format, args...))
+}
+
+// judge says how complete the observation is, why, and what to do.
+func (p *problems) judge() (traffic.Completeness, string, string) {
+	texts := slices.Clone(p.general)
+	if len(p.absent) > 0 {
+		texts = append(texts, fmt.Sprintf("Prometheus has no envoy_server_uptime of the proxy of %s: scrape port 15090 of the target's pods, with the labels namespace and pod, "+
+			"and do not drop that series; docs/observation.md has the scrape configuration. A pod that has just started is found within a scrape interval or two.", few("pod", p.absent)))
+	}
+	if len(p.stale) > 0 {
+		texts = append(texts, fmt.Sprintf("Prometheus does not scrape the proxy of %s now: see the target's error in its /targets page, and whether a NetworkPolicy must allow it to reach port 15090.",
+			few("pod", p.stale)))
+	}
+	if len(p.unlabelled) > 0 {
+		texts = append(texts, fmt.Sprintf("The metrics of %s move without the labels reporter and connection_security_policy: remove the Telemetry override or the relabelling that drops them.",
+			few("workload", p.unlabelled)))
+	}
+	if len(p.unnamed) > 0 {
+		texts = append(texts, fmt.Sprintf("Traffic in %s moves without the label destination_workload: remove the Telemetry override or the relabelling that drops it.", few("namespace", p.unnamed)))
+	}
+	if len(p.clusters) > 0 {
+		slices.Sort(p.clusters)
+		texts = append(texts, fmt.Sprintf("Prometheus has series of workloads of these names from several clusters (%s): start the operator with --prometheus-cluster, "+
+			"and with --prometheus-matchers for the label that tells the clusters' scrapes apart.", strings.Join(slices.Compact(p.clusters), ", ")))
+	}
+	switch {
+	case len(texts) > 0:
+		return traffic.Incomplete, reasonIncomplete, strings.Join(texts, " ")
+	case p.noPods:
+		return traffic.Incomplete, reasonNoTelemetry, "There is no pod with a sidecar to look for."
+	case p.noSeries:
+		return traffic.Incomplete, reasonNoTelemetry, "Prometheus has no request or connection by mutual TLS to the target: send traffic by mutual TLS, see whether a Telemetry resource or " +
+			"a relabelling drops istio_requests_total, or set minRequests to 0."
+	}
+	return traffic.Complete, "", ""
+}
+
+// few names the first and says how many more there are.
+func few(kind string, names []string) string {
+	slices.Sort(names)
+	names = slices.Compact(names)
+	switch n := len(names) - 1; n {
+	case 0:
+		return kind + " " + names[0]
+	default:
+		return fmt.Sprintf("%s %s and %d more", kind, names[0], n)
+	}
+}
