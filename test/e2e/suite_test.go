@@ -44,7 +44,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	binary, err := filepath.Abs(manager)
 	Expect(err).NotTo(HaveOccurred())
 	mesh, err = testbed.StartMesh(ctx, testbed.MeshOptions{
-		Audit: true, ConnectionStats: true, GatewayAPI: true, Scheme: scheme,
+		Audit: true, ConnectionStats: true, GatewayAPI: true, Prometheus: true, Scheme: scheme,
 		Images: map[string]testbed.Image{"operator": {Command: []string{binary}, User: 65532}},
 		// Istio lets connections drain for 45 s; the specs would wait for it.
 		MeshConfig: map[string]any{"defaultConfig": map[string]any{"drainDuration": "4s"}},

@@ -14,6 +14,7 @@ const (
 	KubernetesVersion = "v1.36.3"
 	IstioVersion      = "1.29.2"
 	EnvoyVersion      = "1.40.0"
+	PrometheusVersion = "v0.311.3"
 )
 
 // MissingError says what a bed needs and does not find, and how to get it.
@@ -122,6 +123,15 @@ func envoyBinary() (string, error) {
 	}
 	found, err := locate([]string{filepath.Join(root, "envoy-"+EnvoyVersion)}, "hack/testbed/build.sh mesh", []string{"envoy"})
 	return found["envoy"], err
+}
+
+func prometheusBinary() (string, error) {
+	root, err := binRoot()
+	if err != nil {
+		return "", err
+	}
+	found, err := locate([]string{filepath.Join(root, "prometheus-"+PrometheusVersion)}, "hack/testbed/build.sh e2e", []string{"prometheus"})
+	return found["prometheus"], err
 }
 
 func locate(dirs []string, build string, names []string) (map[string]string, error) {

@@ -27,6 +27,8 @@ var (
 	fruitsAPIManifest string
 	//go:embed manifests/ingressgateway.yaml
 	ingressGatewayManifest string
+	//go:embed manifests/prometheus.yaml
+	prometheusManifest string
 	//go:embed manifests/telemetry.yaml
 	telemetryManifest string
 )
@@ -51,6 +53,12 @@ func FruitsAPI(namespace string) string { return in(namespace, fruitsAPIManifest
 
 // IngressGateway is the YAML of a classic ingress gateway, istio: ingressgateway, whose Deployment is filled by injection.
 func IngressGateway(namespace string) string { return in(namespace, ingressGatewayManifest) }
+
+// Prometheus is the YAML of a Prometheus server on port 9090 that scrapes every proxy of the mesh once a second. It needs
+// MeshOptions.Prometheus.
+func Prometheus(namespace string) string {
+	return strings.ReplaceAll(in(namespace, prometheusManifest), "NAMESPACE", namespace)
+}
 
 // demoImages are the images of the demos and what the service program is told to be for each.
 var demoImages = map[string][]string{

@@ -48,6 +48,8 @@ type MeshOptions struct {
 	GatewayAPI bool
 	// MeshConfig is laid over the bed's mesh configuration.
 	MeshConfig map[string]any
+	// Prometheus adds the image of a Prometheus server; see Prometheus.
+	Prometheus bool
 	// ConnectionStats makes proxies expose their open connections and what STRICT refused, which they do not by default.
 	ConnectionStats bool
 	// IstiodEnv is added to istiod's environment.
@@ -182,7 +184,7 @@ func (m *Mesh) CopyLogs(dir string) error {
 }
 
 func (m *Mesh) startNode(ctx context.Context, options MeshOptions) error {
-	images, err := m.images(options.Images)
+	images, err := m.images(options)
 	if err != nil {
 		return err
 	}
@@ -228,7 +230,7 @@ func (m *Mesh) startProxy() error {
 }
 
 // images are the bed's own and the caller's, which win.
-func (m *Mesh) images(own map[string]Image) (map[string]Image, error) {
+func (m *Mesh) images(options MeshOptions) (map[string]Image, error) {
 	files, err := meshFiles()
 	if err != nil {
 		return nil, err
@@ -264,8 +266,15 @@ func (m *Mesh) images(own map[string]Image) (map[string]Image, error) {
 	for name, flags := range demoImages {
 		images[name] = Image{Command: append([]string{program, appArgument, "service"}, flags...)}
 	}
+	if options.Prometheus {
+		server, err := prometheusBinary()
+		if err != nil {
+			return nil, err
+		}
+		images["prometheus"] = Image{Command: []string{server}, User: nobody}
+	}
 	var absent missing
-	for name, image := range own {
+	for name, image := range options.Images {
 		if len(image.Command) == 0 {
 			return nil, fmt.Errorf("reading image %s: it has no command", name)
 		}
@@ -276,6 +285,8 @@ func (m *Mesh) images(own map[string]Image) (map[string]Image, error) {
 	}
 	return images, absent.err()
 }
+
+const nobody = 65534
 
 const (
 	envoyPath     = container.ImageDir + "/envoy"
