@@ -29,6 +29,9 @@ func (p *run) announce(before, after v1alpha1.ServiceSecurityProfileStatus) {
 			told = append(told, e)
 		}
 	}
+	if e, ok := callersEvent(before.Conditions, after.Conditions); ok {
+		told = append(told, e)
+	}
 	for _, e := range told {
 		p.Recorder.Eventf(p.profile, nil, e.kind, e.reason, e.action, "%s", note(e.note))
 	}
@@ -79,6 +82,24 @@ func conditionEvent(kind string, before, after []metav1.Condition) (notice, bool
 		return notice{kind: corev1.EventTypeNormal, reason: now.Reason, action: kind, note: now.Message}, true
 	}
 	return notice{kind: corev1.EventTypeWarning, reason: now.Reason, action: kind, note: now.Message}, true
+}
+
+// callersEvent tells who may call now, by name, when that is something else than before.
+func callersEvent(before, after []metav1.Condition) (notice, bool) {
+	const kind = v1alpha1.ConditionAuthorizationEnforced
+	now, was := meta.FindStatusCondition(after, kind), meta.FindStatusCondition(before, kind)
+	if now == nil || was != nil && was.Reason == now.Reason && was.Message == now.Message {
+		return notice{}, false
+	}
+	e := notice{kind: corev1.EventTypeNormal, reason: now.Reason, action: "Authorization", note: now.Message}
+	switch now.Reason {
+	case kind, v1alpha1.ReasonDryRun:
+		return e, true
+	case v1alpha1.ReasonPodsNotInMesh, string(v1alpha1.BlockerPortsExcluded):
+		e.kind = corev1.EventTypeWarning
+		return e, true
+	}
+	return notice{}, false // it is told by Accepted or Programmed, or nothing was asked
 }
 
 // note bounds a message by what an Event may hold.
