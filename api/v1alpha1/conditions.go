@@ -36,8 +36,8 @@ const (
 
 	// ConditionAuthorizationEnforced says whether the callers are enforced on every target pod.
 	//
-	// Reasons when True: AuthorizationEnforced. When False: DryRun, PodsNotInMesh, NotRequested, NotAccepted, Settling, and
-	// the reasons of Programmed while the policies cannot be written.
+	// Reasons when True: AuthorizationEnforced. When False: DryRun, PodsNotInMesh, PortsExcluded, NotRequested, NotAccepted,
+	// Settling, and the reasons of Programmed while the policies cannot be written.
 	ConditionAuthorizationEnforced = "AuthorizationEnforced"
 
 	// ConditionReady says whether all is accepted and programmed, and nothing waits for a person.

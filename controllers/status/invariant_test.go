@@ -72,6 +72,7 @@ var allowed = map[string]map[metav1.ConditionStatus][]string{
 		metav1.ConditionTrue: {v1alpha1.ConditionAuthorizationEnforced},
 		metav1.ConditionFalse: {
 			v1alpha1.ReasonDryRun, v1alpha1.ReasonPodsNotInMesh, v1alpha1.ReasonNotRequested, v1alpha1.ReasonNotAccepted, v1alpha1.ReasonSettling,
+			string(v1alpha1.BlockerPortsExcluded),
 			v1alpha1.ReasonForeignObject, v1alpha1.ReasonIstioNotInstalled, v1alpha1.ReasonUnsupportedByIstio, v1alpha1.ReasonApplyFailed,
 		},
 	},
