@@ -167,6 +167,12 @@ func (v *view) departed() {
 			v.stranger(name)
 		}
 	}
+	v.roll()
+}
+
+// roll remembers the pods that are there now, and forgets those that nobody knows any more.
+func (v *view) roll() {
+	p := v.profile
 	p.live = make(map[object]string, len(v.pods))
 	for name, px := range v.pods {
 		p.live[name] = px.UID
