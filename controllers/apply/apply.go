@@ -83,26 +83,24 @@ type Applier struct {
 // Apply makes the cluster hold the desired objects, for a profile in whose name they are owned. Clients are told to use
 // mutual TLS before the server demands it, and to stop before it refuses it; policies and tokens are explained at policies.
 // What cannot be written of mutual TLS does not keep the rest from being written; the server does not become more lenient
-// by an edit of the profile while its policies cannot be written. The errors are joined, and are ForeignObjectError, UnsupportedError, NotInstalledError or the
-// API server's.
+// by an edit of the profile while its policies cannot be written. The errors are joined, and are ForeignObjectError,
+// UnsupportedError, NotInstalledError or the API server's.
 func (a *Applier) Apply(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile, desired istio.Objects) (Result, error) {
 	w := &writer{client: a.Client, profile: profile}
-	if !serverFirst(desired) {
+	if serverFirst(desired) {
+		// What is refused in the end is refused by the policies before the server takes more.
+		a.policies(ctx, w, desired)
+		if pending := w.result.Settling > 0 || w.result.PoliciesFailed; pending && desired.Loosens {
+			desired.KeepPeerAuthentication, desired.KeepDestinationRules = true, true
+			w.result.PeerHeld = true
+		}
+		a.peerAuthentication(ctx, w, desired)
+		a.destinationRules(ctx, w, desired)
+	} else {
 		a.destinationRules(ctx, w, desired)
 		a.peerAuthentication(ctx, w, desired)
 		a.policies(ctx, w, desired)
-		return w.result, errors.Join(w.errs...)
 	}
-	// What is refused in the end is refused by the policies before the server takes more.
-	a.policies(ctx, w, desired)
-	if pending := w.result.Settling > 0 || w.result.PoliciesFailed; pending && desired.Loosens {
-		w.keep(ctx, peerKind)
-		w.keep(ctx, ruleKind)
-		w.result.PeerHeld = true
-		return w.result, errors.Join(w.errs...)
-	}
-	a.peerAuthentication(ctx, w, desired)
-	a.destinationRules(ctx, w, desired)
 	return w.result, errors.Join(w.errs...)
 }
 
@@ -122,6 +120,10 @@ func (a *Applier) peerAuthentication(ctx context.Context, w *writer, desired ist
 		}
 		return
 	}
+	if desired.KeepPeerAuthentication {
+		w.keep(ctx, peerKind)
+		return
+	}
 	var want []client.Object
 	if desired.PeerAuthentication != nil {
 		object := desired.PeerAuthentication.DeepCopy()
@@ -129,10 +131,6 @@ func (a *Applier) peerAuthentication(ctx context.Context, w *writer, desired ist
 			object.OwnerReferences = a.ruleOwners(ctx, w, desired)
 		}
 		want = append(want, object)
-	}
-	if desired.KeepPeerAuthentication {
-		w.keep(ctx, peerKind)
-		return
 	}
 	w.converge(ctx, peerKind, want)
 }
