@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -121,5 +120,3 @@ func explain(k kind, name, verb string, err error) error {
 	}
 	return fmt.Errorf("%s %s %s: %w", verb, k.name, name, err)
 }
-
-func equal(a, b proto.Message) bool { return proto.Equal(a, b) }

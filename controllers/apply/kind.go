@@ -19,14 +19,22 @@ type kind struct {
 	name  string
 	empty func() client.Object
 	list  func() client.ObjectList
-	// same compares two specs in full.
-	same func(a, b client.Object) bool
-	// take gives live the spec of want.
-	take func(live, want client.Object)
+	// spec is the object's own, not a copy.
+	spec func(client.Object) proto.Message
 	// foreign names the fields of a spec that a profile cannot say.
 	foreign func(client.Object) []string
 	// breadth orders objects of which broad ones speak for what narrower ones are exceptions from.
 	breadth func(client.Object) int
+}
+
+// same compares two specs in full.
+func (k kind) same(a, b client.Object) bool { return proto.Equal(k.spec(a), k.spec(b)) }
+
+// take gives live a copy of want's spec.
+func (k kind) take(live, want client.Object) {
+	into := k.spec(live)
+	proto.Reset(into)
+	proto.Merge(into, k.spec(want))
 }
 
 // broad says whether other objects are exceptions from this one.
@@ -40,12 +48,7 @@ var (
 		name:    PeerAuthentication,
 		empty:   func() client.Object { return &securityv1.PeerAuthentication{} },
 		list:    func() client.ObjectList { return &securityv1.PeerAuthenticationList{} },
-		same: func(a, b client.Object) bool {
-			return equal(&a.(*securityv1.PeerAuthentication).Spec, &b.(*securityv1.PeerAuthentication).Spec)
-		},
-		take: func(live, want client.Object) {
-			want.(*securityv1.PeerAuthentication).Spec.DeepCopyInto(&live.(*securityv1.PeerAuthentication).Spec)
-		},
+		spec:    func(o client.Object) proto.Message { return &o.(*securityv1.PeerAuthentication).Spec },
 		foreign: func(client.Object) []string { return nil },
 	}
 	ruleKind = kind{
@@ -53,12 +56,7 @@ var (
 		name:    DestinationRule,
 		empty:   func() client.Object { return &networkingv1.DestinationRule{} },
 		list:    func() client.ObjectList { return &networkingv1.DestinationRuleList{} },
-		same: func(a, b client.Object) bool {
-			return equal(&a.(*networkingv1.DestinationRule).Spec, &b.(*networkingv1.DestinationRule).Spec)
-		},
-		take: func(live, want client.Object) {
-			want.(*networkingv1.DestinationRule).Spec.DeepCopyInto(&live.(*networkingv1.DestinationRule).Spec)
-		},
+		spec:    func(o client.Object) proto.Message { return &o.(*networkingv1.DestinationRule).Spec },
 		foreign: func(object client.Object) []string {
 			return inexpressible(&object.(*networkingv1.DestinationRule).Spec)
 		},
@@ -68,12 +66,7 @@ var (
 		name:    RequestAuthentication,
 		empty:   func() client.Object { return &securityv1.RequestAuthentication{} },
 		list:    func() client.ObjectList { return &securityv1.RequestAuthenticationList{} },
-		same: func(a, b client.Object) bool {
-			return equal(&a.(*securityv1.RequestAuthentication).Spec, &b.(*securityv1.RequestAuthentication).Spec)
-		},
-		take: func(live, want client.Object) {
-			want.(*securityv1.RequestAuthentication).Spec.DeepCopyInto(&live.(*securityv1.RequestAuthentication).Spec)
-		},
+		spec:    func(o client.Object) proto.Message { return &o.(*securityv1.RequestAuthentication).Spec },
 		foreign: func(object client.Object) []string {
 			return inexpressibleTokens(&object.(*securityv1.RequestAuthentication).Spec)
 		},
@@ -83,12 +76,7 @@ var (
 		name:    AuthorizationPolicy,
 		empty:   func() client.Object { return &securityv1.AuthorizationPolicy{} },
 		list:    func() client.ObjectList { return &securityv1.AuthorizationPolicyList{} },
-		same: func(a, b client.Object) bool {
-			return equal(&a.(*securityv1.AuthorizationPolicy).Spec, &b.(*securityv1.AuthorizationPolicy).Spec)
-		},
-		take: func(live, want client.Object) {
-			want.(*securityv1.AuthorizationPolicy).Spec.DeepCopyInto(&live.(*securityv1.AuthorizationPolicy).Spec)
-		},
+		spec:    func(o client.Object) proto.Message { return &o.(*securityv1.AuthorizationPolicy).Spec },
 		foreign: func(object client.Object) []string {
 			return inexpressiblePolicy(&object.(*securityv1.AuthorizationPolicy).Spec)
 		},
