@@ -66,17 +66,6 @@ func proxies(f facts.Facts) []traffic.Proxy {
 	return out
 }
 
-// rulePorts are the settings of the profile's own rules for single ports, by host.
-func rulePorts(f facts.Facts) map[string]map[int32]facts.TLS {
-	out := map[string]map[int32]facts.TLS{}
-	for _, rule := range f.Rules {
-		if rule.Owned && len(rule.Ports) > 0 {
-			out[rule.Host] = rule.Ports
-		}
-	}
-	return out
-}
-
 func digest(selector map[string]string) string {
 	sum := sha256.Sum256(fmt.Append(nil, selector))
 	return hex.EncodeToString(sum[:8])

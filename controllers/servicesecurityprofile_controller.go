@@ -196,7 +196,7 @@ func (p *run) counts() bool {
 func (p *run) input() rollout.Input {
 	return rollout.Input{
 		Spec: p.out.Spec, Facts: p.out.Facts, Seen: p.out.Seen, Previous: previous(p.profile.Status),
-		Held: p.known.held, RulePorts: rulePorts(p.out.Facts), Baseline: p.known.baseline,
+		Held: p.known.held, Baseline: p.known.baseline,
 		Now: p.out.Now, Interval: p.Interval, Settle: p.Settle,
 	}
 }

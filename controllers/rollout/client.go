@@ -180,7 +180,7 @@ func liveRule(in Input, host facts.Host) Rule {
 		}
 		rule.TLS = r.TLS
 		for _, port := range host.Ports {
-			if tls, ok := in.RulePorts[host.Name][port.Port]; ok && tls != rule.TLS {
+			if tls, ok := r.Ports[port.Port]; ok && tls != rule.TLS {
 				rule.Ports = append(rule.Ports, RulePort{Port: port.Port, TLS: tls})
 			}
 		}

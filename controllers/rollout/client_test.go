@@ -168,8 +168,8 @@ func TestSteps(t *testing.T) {
 			in.Facts.Policy, in.Held, in.Facts.Rules = ownPolicy(tc.form), ownPolicy(tc.form), nil
 			if tc.rule != "" {
 				in.Facts.Rules = []facts.Rule{ownRule(tc.rule)}
+				in.Facts.Rules[0].Ports = tc.ports
 			}
-			in.RulePorts = map[string]map[int32]facts.TLS{hostName: tc.ports}
 			in.Spec.Asked, in.Facts.Inherited, in.Previous.Inherited = tc.asked, tc.inherited, tc.inherited
 			edited(&in)
 			if tc.edit != nil {

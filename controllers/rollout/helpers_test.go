@@ -145,9 +145,9 @@ func clone(in rollout.Input) rollout.Input {
 	in.Seen.Proxies = slices.Clone(in.Seen.Proxies)
 	in.Seen.Callers = slices.Clone(in.Seen.Callers)
 	in.FailingCallers = slices.Clone(in.FailingCallers)
-	in.RulePorts = maps.Clone(in.RulePorts)
-	for host := range in.RulePorts {
-		in.RulePorts[host] = maps.Clone(in.RulePorts[host])
+	in.Facts.Rules = slices.Clone(in.Facts.Rules)
+	for i := range in.Facts.Rules {
+		in.Facts.Rules[i].Ports = maps.Clone(in.Facts.Rules[i].Ports)
 	}
 	in.Baseline = maps.Clone(in.Baseline)
 	return in

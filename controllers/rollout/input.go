@@ -23,9 +23,6 @@ type Input struct {
 	// anyone may have edited: zero after a restart, before a write that changes it, and when there is none. See
 	// Decision.Held.
 	Held facts.Policy
-	// RulePorts are the portLevelSettings of the profile's own live DestinationRules, by host and Service port. A port that
-	// has none is absent.
-	RulePorts map[string]map[int32]facts.TLS
 	// Baseline is what each proxy's listener counters were just before STRICT was written, by pod UID; nil if not known.
 	Baseline map[string]traffic.Reading
 	// FailingCallers are callers that worked before the switch and now fail at connection level.

@@ -18,13 +18,13 @@ func applied(in rollout.Input, d rollout.Decision) rollout.Input {
 	w := &world{target: in.Facts.Target.Selector, policy: in.Facts.Policy}
 	w.write(d)
 	in.Held = d.Held(in.Facts.Target, in.Held)
-	in.Facts.Policy, in.Facts.Rules, in.RulePorts = w.policy, nil, map[string]map[int32]facts.TLS{}
+	in.Facts.Policy, in.Facts.Rules = w.policy, nil
 	for _, rule := range d.Rules {
-		in.Facts.Rules = append(in.Facts.Rules, facts.Rule{Owned: true, Host: rule.Host.Name, TLS: rule.TLS})
-		in.RulePorts[rule.Host.Name] = map[int32]facts.TLS{}
+		live := facts.Rule{Owned: true, Host: rule.Host.Name, TLS: rule.TLS, Ports: map[int32]facts.TLS{}}
 		for _, port := range rule.Ports {
-			in.RulePorts[rule.Host.Name][port.Port] = port.TLS
+			live.Ports[port.Port] = port.TLS
 		}
+		in.Facts.Rules = append(in.Facts.Rules, live)
 	}
 	in.Previous = rollout.Previous{
 		Generation: in.Spec.Generation, Stage: d.Stage, Inherited: in.Facts.Inherited, CleanSince: d.CleanSince, LastPlaintext: d.LastPlaintext,

@@ -169,13 +169,9 @@ func (w *world) input(live bool) rollout.Input {
 	}
 	in.Spec.Approved = w.annotation
 	if w.rule != nil {
-		in.Facts.Rules = []facts.Rule{{Name: "httpbin", Owned: true, Host: w.host.Name, TLS: w.rule[0]}}
-		in.RulePorts = map[string]map[int32]facts.TLS{w.host.Name: {}}
-		for port, tls := range w.rule {
-			if port != 0 {
-				in.RulePorts[w.host.Name][port] = tls
-			}
-		}
+		ports := maps.Clone(w.rule)
+		delete(ports, 0)
+		in.Facts.Rules = []facts.Rule{{Name: "httpbin", Owned: true, Host: w.host.Name, TLS: w.rule[0], Ports: ports}}
 	}
 	in.Seen = w.observe()
 	return in

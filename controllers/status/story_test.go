@@ -255,7 +255,7 @@ func (w *world) decide(in *status.Input, s scene) rollout.Decision {
 	next := func() rollout.Decision {
 		return rollout.Next(rollout.Input{
 			Spec: in.Spec, Facts: in.Facts, Seen: in.Seen, Previous: previous(w.status), Held: w.held,
-			RulePorts: w.rulePorts(), Baseline: w.baseline, FailingCallers: s.FailingCallers, Now: in.Now, Interval: interval, Settle: settle,
+			Baseline: w.baseline, FailingCallers: s.FailingCallers, Now: in.Now, Interval: interval, Settle: settle,
 		})
 	}
 	d := next()
@@ -264,14 +264,6 @@ func (w *world) decide(in *status.Input, s scene) rollout.Decision {
 		d = next()
 	}
 	return d
-}
-
-func (w *world) rulePorts() map[string]map[int32]facts.TLS {
-	out := map[string]map[int32]facts.TLS{}
-	for _, rule := range w.rules {
-		out[rule.Host] = rule.Ports
-	}
-	return out
 }
 
 // apply does what is not in the way of a failure.
