@@ -71,22 +71,6 @@ func digest(selector map[string]string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// previous is what status kept of the decision before.
-func previous(status v1alpha1.ServiceSecurityProfileStatus) rollout.Previous {
-	out := rollout.Previous{Generation: status.ObservedGeneration}
-	mtls := status.MTLS
-	if mtls == nil {
-		return out
-	}
-	out.Stage, out.Inherited, out.Attempts = mtls.Stage, mtls.InheritedMode, mtls.Attempts
-	out.CleanSince, out.LastPlaintext = instant(mtls.CleanSinceTime), instant(mtls.LastPlaintextTime)
-	out.Enforced, out.NextAttempt = instant(mtls.EnforcedTime), instant(mtls.NextAttemptTime)
-	if mtls.Approval != nil {
-		out.Approval = *mtls.Approval
-	}
-	return out
-}
-
 func instant(t *metav1.Time) time.Time {
 	if t == nil {
 		return time.Time{}

@@ -195,7 +195,7 @@ func (p *run) counts() bool {
 
 func (p *run) input() rollout.Input {
 	return rollout.Input{
-		Spec: p.out.Spec, Facts: p.out.Facts, Seen: p.out.Seen, Previous: previous(p.profile.Status),
+		Spec: p.out.Spec, Facts: p.out.Facts, Seen: p.out.Seen, Previous: rollout.PreviousOf(p.profile.Status),
 		Held: p.known.held, Baseline: p.known.baseline,
 		Now: p.out.Now, Interval: p.Interval, Settle: p.Settle,
 	}

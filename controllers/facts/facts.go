@@ -3,6 +3,7 @@
 package facts
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -100,6 +101,34 @@ type Facts struct {
 // Actionable says whether something may be written: the profile is accepted, or only some of its sections are not.
 func (f Facts) Actionable() bool {
 	return f.Problem == nil || f.Problem.Reason == v1alpha1.ReasonConflicted
+}
+
+// InheritedMode is what would be in force without the profile's own object: Inherited, or Istio's default.
+func (f Facts) InheritedMode() v1alpha1.Mode {
+	if f.Inherited == "" {
+		return v1alpha1.ModePermissive
+	}
+	return f.Inherited
+}
+
+// InForce is what is in force for the target's ports: by the live PeerAuthentication of the profile's name, if it speaks for
+// these pods, and what they inherit where it says nothing. Whose object it is makes no difference.
+func (f Facts) InForce() Form {
+	inherited := f.InheritedMode()
+	if !f.Policy.Exists || !maps.Equal(f.Policy.Selector, f.Target.Selector) {
+		return Form{Mode: inherited}
+	}
+	own := f.Policy.Form
+	if own.Mode == "" {
+		own.Mode = inherited
+	}
+	own.Ports = maps.Clone(own.Ports)
+	for port, mode := range own.Ports {
+		if mode == "" {
+			own.Ports[port] = own.Mode
+		}
+	}
+	return own
 }
 
 // Lost says whether the section is not acted upon, because an older profile has it.

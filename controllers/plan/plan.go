@@ -121,14 +121,11 @@ func loosens(f facts.Facts, d rollout.Decision) bool {
 	if d.Keep || d.Stage == v1alpha1.StageRolledBack {
 		return false
 	}
-	now, then := facts.Form{Mode: f.Inherited}, d.Form
-	if f.Policy.Exists && maps.Equal(f.Policy.Selector, f.Target.Selector) {
-		now = f.Policy.Form
-	}
+	then := d.Form
 	if then.Empty() {
-		then.Mode = f.Inherited
+		then.Mode = f.InheritedMode()
 	}
-	return !then.NoWeaker(now)
+	return !then.NoWeaker(f.InForce())
 }
 
 func attachment(f facts.Facts) Attachment {

@@ -55,11 +55,11 @@ func TestBuild(t *testing.T) {
 			Namespace: "foo", Clients: []plan.Client{{Name: "web", Host: "httpbin.foo.svc.cluster.local", TLS: facts.TLSDisable}},
 		}},
 		"DISABLE outlives its rule": {v1alpha1.TargetService, rollout.Decision{Form: disabled, Rules: []rollout.Rule{rule("httpbin", facts.TLSDisable)}}, plan.Intent{
-			Namespace: "foo", Peer: &plan.Peer{Name: "web", Selector: selector, Form: disabled, AfterClients: true},
+			Namespace: "foo", Loosens: true, Peer: &plan.Peer{Name: "web", Selector: selector, Form: disabled, AfterClients: true},
 			Clients: []plan.Client{{Name: "web", Host: "httpbin.foo.svc.cluster.local", TLS: facts.TLSDisable}},
 		}},
 		"DISABLE without a rule": {v1alpha1.TargetService, rollout.Decision{Form: disabled}, plan.Intent{
-			Namespace: "foo", Peer: &plan.Peer{Name: "web", Selector: selector, Form: disabled},
+			Namespace: "foo", Loosens: true, Peer: &plan.Peer{Name: "web", Selector: selector, Form: disabled},
 		}},
 	}
 	for name, tc := range tests {
@@ -294,23 +294,25 @@ func TestWildcard(t *testing.T) {
 
 // TestLoosens: what is weaker by the profile's own wish is told apart from the way back after a failed verification.
 func TestLoosens(t *testing.T) {
-	strict, permissive := facts.Form{Mode: v1alpha1.ModeStrict}, facts.Form{Mode: v1alpha1.ModePermissive}
+	strict, permissive, disabled := facts.Form{Mode: v1alpha1.ModeStrict}, facts.Form{Mode: v1alpha1.ModePermissive}, facts.Form{Mode: v1alpha1.ModeDisabled}
 	live := func(form facts.Form) facts.Policy { return facts.Policy{Exists: true, Form: form} }
 	tests := map[string]struct {
 		facts    facts.Facts
 		decision rollout.Decision
 		want     bool
 	}{
-		"weaker":                     {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: permissive}, true},
-		"as it is":                   {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: strict}, false},
-		"stronger":                   {facts.Facts{Policy: live(permissive)}, rollout.Decision{Form: strict}, false},
-		"weaker on a port":           {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: facts.Form{Mode: v1alpha1.ModeStrict, Ports: map[int32]v1alpha1.Mode{80: v1alpha1.ModeDisabled}}}, true},
-		"weaker than the parent":     {facts.Facts{Inherited: v1alpha1.ModeStrict}, rollout.Decision{Form: permissive}, true},
-		"back to a weaker parent":    {facts.Facts{Policy: live(strict), Inherited: v1alpha1.ModePermissive}, rollout.Decision{}, true},
-		"back to a parent as strong": {facts.Facts{Policy: live(strict), Inherited: v1alpha1.ModeStrict}, rollout.Decision{}, false},
-		"rolled back":                {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: permissive, Stage: v1alpha1.StageRolledBack}, false},
-		"kept":                       {facts.Facts{Policy: live(strict)}, rollout.Decision{Keep: true}, false},
-		"for other pods":             {facts.Facts{Policy: facts.Policy{Exists: true, Form: strict, Selector: map[string]string{"a": "b"}}, Inherited: v1alpha1.ModePermissive}, rollout.Decision{Form: permissive}, false},
+		"weaker":                      {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: permissive}, true},
+		"as it is":                    {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: strict}, false},
+		"stronger":                    {facts.Facts{Policy: live(permissive)}, rollout.Decision{Form: strict}, false},
+		"weaker on a port":            {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: facts.Form{Mode: v1alpha1.ModeStrict, Ports: map[int32]v1alpha1.Mode{80: v1alpha1.ModeDisabled}}}, true},
+		"weaker than the parent":      {facts.Facts{Inherited: v1alpha1.ModeStrict}, rollout.Decision{Form: permissive}, true},
+		"back to a weaker parent":     {facts.Facts{Policy: live(strict), Inherited: v1alpha1.ModePermissive}, rollout.Decision{}, true},
+		"back to a parent as strong":  {facts.Facts{Policy: live(strict), Inherited: v1alpha1.ModeStrict}, rollout.Decision{}, false},
+		"rolled back":                 {facts.Facts{Policy: live(strict)}, rollout.Decision{Form: permissive, Stage: v1alpha1.StageRolledBack}, false},
+		"kept":                        {facts.Facts{Policy: live(strict)}, rollout.Decision{Keep: true}, false},
+		"an own mode that is unset":   {facts.Facts{Policy: live(facts.Form{}), Inherited: v1alpha1.ModeStrict}, rollout.Decision{Form: permissive}, true},
+		"weaker than Istio's default": {facts.Facts{}, rollout.Decision{Form: disabled}, true},
+		"for other pods":              {facts.Facts{Policy: facts.Policy{Exists: true, Form: strict, Selector: map[string]string{"a": "b"}}, Inherited: v1alpha1.ModePermissive}, rollout.Decision{Form: permissive}, false},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

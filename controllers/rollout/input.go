@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/traffic"
@@ -67,6 +69,29 @@ type Previous struct {
 	NextAttempt   time.Time
 	Attempts      int32
 	Approval      v1alpha1.ApprovalStatus
+}
+
+// PreviousOf reads what status kept.
+func PreviousOf(status v1alpha1.ServiceSecurityProfileStatus) Previous {
+	out := Previous{Generation: status.ObservedGeneration}
+	mtls := status.MTLS
+	if mtls == nil {
+		return out
+	}
+	out.Stage, out.Inherited, out.Attempts = mtls.Stage, mtls.InheritedMode, mtls.Attempts
+	out.CleanSince, out.LastPlaintext = instant(mtls.CleanSinceTime), instant(mtls.LastPlaintextTime)
+	out.Enforced, out.NextAttempt = instant(mtls.EnforcedTime), instant(mtls.NextAttemptTime)
+	if mtls.Approval != nil {
+		out.Approval = *mtls.Approval
+	}
+	return out
+}
+
+func instant(t *metav1.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.Time
 }
 
 // The bounds of the windows, as the CRD has them.

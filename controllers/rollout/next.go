@@ -30,24 +30,10 @@ func Next(in Input) Decision {
 	return revisit(in, d)
 }
 
-// live is what is in force for the target's ports: the object of the profile's name, if it speaks for these pods, and what
-// they inherit where it says nothing. Whose object it is makes no difference to what is in force.
-func live(in Input) facts.Form {
-	own := in.Facts.Policy
-	if !own.Exists || !maps.Equal(own.Selector, in.Facts.Target.Selector) {
-		return facts.Form{Mode: inherited(in)}
-	}
-	form := facts.Form{Mode: or(own.Form.Mode, inherited(in))}
-	for port, mode := range own.Form.Ports {
-		if form.Ports == nil {
-			form.Ports = map[int32]v1alpha1.Mode{}
-		}
-		form.Ports[port] = or(mode, form.Mode)
-	}
-	return form
-}
+// live is what is in force.
+func live(in Input) facts.Form { return in.Facts.InForce() }
 
-func inherited(in Input) v1alpha1.Mode { return or(in.Facts.Inherited, v1alpha1.ModePermissive) }
+func inherited(in Input) v1alpha1.Mode { return in.Facts.InheritedMode() }
 
 // reach are the ports on which the asked and the given forms may differ; port 0 stands for all others.
 func reach(in Input, forms ...facts.Form) []int32 {

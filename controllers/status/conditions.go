@@ -258,7 +258,7 @@ func overruledBy(r report) string {
 func inForce(r report) metav1.Condition {
 	const kind = v1alpha1.ConditionMutualTLSEnforced
 	switch {
-	case !written(r.Input) && !strictIn(r.Input, live(r.Input)):
+	case !written(r.Input) && !strictIn(r.Input, r.Facts.InForce()):
 		return isFalse(kind, applyReason(r.ApplyError), "STRICT is not in force any more, and cannot be written again; see the condition Programmed.")
 	case len(r.Facts.Pods) > 0 && pods(r.Facts.Pods).InMesh == 0:
 		return isFalse(kind, v1alpha1.ReasonPodsNotInMesh, "STRICT is written, but no pod of the target has a sidecar that could demand mutual TLS. Enable injection and restart the pods.")

@@ -323,7 +323,7 @@ func anything(r *rand.Rand, before v1alpha1.ServiceSecurityProfileStatus) status
 		return in
 	}
 	in.Decision = rollout.Next(rollout.Input{
-		Spec: in.Spec, Facts: in.Facts, Seen: in.Seen, Previous: previous(before), Now: now, Interval: interval, Settle: settle,
+		Spec: in.Spec, Facts: in.Facts, Seen: in.Seen, Previous: rollout.PreviousOf(before), Now: now, Interval: interval, Settle: settle,
 		FailingCallers: some(r, 6, name),
 	})
 	var errs []error

@@ -137,14 +137,6 @@ func strictIn(in Input, form facts.Form) bool {
 	})
 }
 
-// live is what is in force by the object of the profile's name, or what is inherited.
-func live(in Input) facts.Form {
-	if in.Facts.Policy.Exists && !selectsOthers(in) {
-		return in.Facts.Policy.Form
-	}
-	return facts.Form{Mode: in.Facts.Inherited}
-}
-
 // selectsOthers says that the live object speaks for other pods than those of the target.
 func selectsOthers(in Input) bool {
 	return in.Facts.Policy.Exists && !maps.Equal(in.Facts.Policy.Selector, in.Facts.Target.Selector)

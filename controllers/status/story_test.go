@@ -254,7 +254,7 @@ func observation(s scene, found facts.Facts, now time.Time) traffic.Observation 
 func (w *world) decide(in *status.Input, s scene) rollout.Decision {
 	next := func() rollout.Decision {
 		return rollout.Next(rollout.Input{
-			Spec: in.Spec, Facts: in.Facts, Seen: in.Seen, Previous: previous(w.status), Held: w.held,
+			Spec: in.Spec, Facts: in.Facts, Seen: in.Seen, Previous: rollout.PreviousOf(w.status), Held: w.held,
 			Baseline: w.baseline, FailingCallers: s.FailingCallers, Now: in.Now, Interval: interval, Settle: settle,
 		})
 	}
@@ -333,28 +333,6 @@ func (f failure) err(s scene) error {
 		return &apply.UnsupportedError{Kind: f.Kind, Name: s.Profile.Name, Err: errors.New(`unknown field "spec.portLevelMtls"`)}
 	}
 	return fmt.Errorf("updating %s %s: %w", f.Kind, s.Profile.Name, errors.New(f.Why))
-}
-
-// previous is what the controller reads from status.
-func previous(s v1alpha1.ServiceSecurityProfileStatus) rollout.Previous {
-	out := rollout.Previous{Generation: s.ObservedGeneration}
-	m := s.MTLS
-	if m == nil {
-		return out
-	}
-	at := func(t *metav1.Time) time.Time {
-		if t == nil {
-			return time.Time{}
-		}
-		return t.Time
-	}
-	out.Stage, out.Inherited, out.Attempts = m.Stage, m.InheritedMode, m.Attempts
-	out.CleanSince, out.LastPlaintext = at(m.CleanSinceTime), at(m.LastPlaintextTime)
-	out.Enforced, out.NextAttempt = at(m.EnforcedTime), at(m.NextAttemptTime)
-	if m.Approval != nil {
-		out.Approval = *m.Approval
-	}
-	return out
 }
 
 // merge lays a JSON merge patch over a document.
