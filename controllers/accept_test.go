@@ -68,9 +68,6 @@ var _ = Describe("A profile that cannot be accepted", func() {
 		Entry("a symmetric key", ready, func(p *v1alpha1.ServiceSecurityProfile) {
 			p.Spec.JWT = &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://example.com", JWKS: `{"keys": [{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}]}`}}}
 		}, "Invalid", "has a private or symmetric key"),
-		Entry("Staged for a namespace", ready, func(p *v1alpha1.ServiceSecurityProfile) {
-			p.Spec.Target = v1alpha1.Target{Kind: v1alpha1.TargetNamespace}
-		}, "Unsupported", "rollout.strategy Staged for target kind Namespace"),
 	)
 
 	It("is accepted as soon as what was missing is there", func(ctx SpecContext) {

@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -26,6 +27,9 @@ func CacheOptions(istioNamespace string) cache.Options {
 			&corev1.ServiceAccount{}: {Transform: slimServiceAccount},
 			&corev1.ConfigMap{}:      {Namespaces: map[string]cache.Config{istioNamespace: {}}},
 			&batchv1.CronJob{}:       {Transform: resolve.TrimCronJob},
+			&appsv1.Deployment{}:     {Transform: resolve.TrimController},
+			&appsv1.StatefulSet{}:    {Transform: resolve.TrimController},
+			&appsv1.DaemonSet{}:      {Transform: resolve.TrimController},
 			resolve.RemoteSecret(): {
 				Namespaces: map[string]cache.Config{istioNamespace: {LabelSelector: resolve.RemoteSecrets()}},
 				Transform:  resolve.TrimRemoteSecret,

@@ -6,13 +6,19 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/resolve"
 )
 
 // notice is something that happened once and is told once.
 type notice struct {
 	kind, reason, action, note string
+	// related is the object that it is about beside the profile, if there is one: events that differ in their note alone
+	// are counted as one.
+	related runtime.Object
 }
 
 const maxNote = 1000
@@ -24,6 +30,7 @@ func (p *run) announce(before, after v1alpha1.ServiceSecurityProfileStatus) {
 		told = append(told, stageEvent(was, stage, after))
 		countTransition(stage)
 	}
+	told = append(told, p.rolloutEvents(before, after)...)
 	for _, kind := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionProgrammed} {
 		if e, ok := conditionEvent(kind, before.Conditions, after.Conditions); ok {
 			told = append(told, e)
@@ -33,7 +40,7 @@ func (p *run) announce(before, after v1alpha1.ServiceSecurityProfileStatus) {
 		told = append(told, e)
 	}
 	for _, e := range told {
-		p.Recorder.Eventf(p.profile, nil, e.kind, e.reason, e.action, "%s", note(e.note))
+		p.Recorder.Eventf(p.profile, e.related, e.kind, e.reason, e.action, "%s", note(e.note))
 	}
 }
 
@@ -66,6 +73,37 @@ func stageEvent(was, stage v1alpha1.Stage, after v1alpha1.ServiceSecurityProfile
 		e.note = strings.Join(messages, " ")
 	}
 	return e
+}
+
+// rolloutEvents tell that single workloads of a namespace went to another stage.
+func (p *run) rolloutEvents(before, after v1alpha1.ServiceSecurityProfileStatus) []notice {
+	if after.MTLS == nil {
+		return nil
+	}
+	was := map[string]v1alpha1.Stage{}
+	if before.MTLS != nil {
+		for _, r := range before.MTLS.Rollouts {
+			was[r.Name] = r.Stage
+		}
+	}
+	var told []notice
+	for _, r := range after.MTLS.Rollouts {
+		if r.Stage == was[r.Name] || r.Stage == "" {
+			continue
+		}
+		own := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: p.profile.Namespace, Name: facts.MemberName(p.profile.Name, r.Name)}}
+		own.SetGroupVersionKind(resolve.PeerAuthenticationKind)
+		e := notice{
+			kind: corev1.EventTypeNormal, reason: string(r.Stage), action: "Rollout", related: own,
+			note: "Workload " + r.Name + " is at stage " + string(r.Stage) + ".",
+		}
+		if r.Stage == v1alpha1.StageBlocked || r.Stage == v1alpha1.StageRolledBack {
+			e.kind = corev1.EventTypeWarning
+		}
+		told = append(told, e)
+		countTransition(r.Stage)
+	}
+	return told
 }
 
 // conditionEvent tells that a condition became false, with another reason than before, or true again.

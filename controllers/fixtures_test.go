@@ -175,9 +175,19 @@ func destinationRule(ctx context.Context, namespace string) (*networkingv1.Desti
 
 // calls makes meshed callers call the proxies steadily until the spec ends.
 func calls(proxies ...*playback.Proxy) {
+	every(func() {
+		for _, proxy := range proxies {
+			proxy.MutualTLS("sleep", "clients", 1)
+		}
+	})
+}
+
+// every does something five times an interval until the spec ends, or until what it returns is called.
+func every(do func()) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
+		defer GinkgoRecover()
 		defer close(done)
 		ticker := time.NewTicker(interval / 5)
 		defer ticker.Stop()
@@ -186,16 +196,13 @@ func calls(proxies ...*playback.Proxy) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				for _, proxy := range proxies {
-					proxy.MutualTLS("sleep", "clients", 1)
-				}
+				do()
 			}
 		}
 	}()
-	DeferCleanup(func() {
-		cancel()
-		<-done
-	})
+	stop = func() { cancel(); <-done }
+	DeferCleanup(stop)
+	return stop
 }
 
 // workload is a namespace with the Service httpbin and one pod that meshed callers call.

@@ -30,6 +30,10 @@ type knowledge struct {
 	began time.Time
 	// changed is when something that Istio reads was last written, by kind.
 	changed map[string]time.Time
+	// observed is the key by which the observer knows the profile.
+	observed string
+	// members are the workloads of a whole namespace, by name.
+	members map[string]*knowledge
 	// counted is when the counts of a dry run were last read.
 	counted time.Time
 	// held is the profile's PeerAuthentication as it was last written.
@@ -53,11 +57,11 @@ func (r *Reconciler) remember(name types.NamespacedName, uid types.UID, now time
 	}
 	known, ok := r.memory.profiles[name]
 	if ok && known.uid != uid {
-		r.Observer.Forget(string(known.uid))
+		r.forgetTraffic(known)
 		ok = false
 	}
 	if !ok {
-		known = &knowledge{uid: uid, began: now}
+		known = &knowledge{uid: uid, began: now, observed: string(uid) + "/" + name.Name}
 		r.memory.profiles[name] = known
 	}
 	return known
@@ -67,8 +71,16 @@ func (r *Reconciler) forget(name types.NamespacedName) {
 	r.memory.mu.Lock()
 	defer r.memory.mu.Unlock()
 	if known, ok := r.memory.profiles[name]; ok {
-		r.Observer.Forget(string(known.uid))
+		r.forgetTraffic(known)
 		delete(r.memory.profiles, name)
+	}
+}
+
+// forgetTraffic drops what the observer remembers of a profile and of its workloads.
+func (r *Reconciler) forgetTraffic(known *knowledge) {
+	r.Observer.Forget(known.observed)
+	for _, member := range known.members {
+		r.Observer.Forget(member.observed)
 	}
 }
 

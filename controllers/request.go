@@ -32,7 +32,7 @@ func (r *Reconciler) tooShort(spec rollout.Spec) *facts.Problem {
 // request asks for an observation of the target's proxies.
 func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f facts.Facts, now time.Time) traffic.Request {
 	out := traffic.Request{
-		Profile: string(profile.UID), Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
+		Profile: observerKey(profile), Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
 		RequireSeries: spec.MinRequests > 0, Window: spec.ObservationWindow,
 		Proxies: proxies(f), Readings: f.Live || verifying(profile, f),
 	}
@@ -56,7 +56,7 @@ func verifying(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts) bool {
 func proxies(f facts.Facts) []traffic.Proxy {
 	var out []traffic.Proxy
 	for _, pod := range f.Pods {
-		if pod.Membership == facts.MemberSidecar {
+		if pod.Membership == facts.MemberSidecar && !pod.Excepted {
 			out = append(out, traffic.Proxy{
 				Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Workload: pod.Workload, Address: pod.IP, Created: pod.Created,
 				Restarts: pod.Restarts, Terminating: pod.Terminating,

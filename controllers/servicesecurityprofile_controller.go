@@ -58,6 +58,13 @@ type run struct {
 	profile *v1alpha1.ServiceSecurityProfile
 	known   *knowledge
 	out     status.Input
+
+	// name of the workload, if this is the reconcile of one of a whole namespace's.
+	name string
+	// hold says why STRICT must not be written now.
+	hold string
+	// members are the reconciles of the workloads of a whole namespace.
+	members []*run
 }
 
 // Reconcile takes one profile through the pipeline.
@@ -98,7 +105,7 @@ func (p *run) resolve(ctx context.Context, resolver *resolve.Resolver) error {
 	spec, problem := p.spec()
 	if found.Actionable() {
 		// A conflict is about one section; whatever else is wrong is graver.
-		for _, graver := range []*facts.Problem{unsupportedBy(p.profile), problem, keysProblem(p.profile), ambientProblem(p.profile, found)} {
+		for _, graver := range []*facts.Problem{problem, keysProblem(p.profile), ambientProblem(p.profile, found)} {
 			if graver != nil {
 				found.Problem = graver
 				break
@@ -129,6 +136,10 @@ func (p *run) decide(ctx context.Context) error {
 	if p.out.Facts.Lost(v1alpha1.SectionMTLS) {
 		return nil
 	}
+	if rollout.Stages(p.input()) {
+		return p.decideMembers(ctx)
+	}
+	p.dropMembers()
 	p.out.Decision = rollout.Next(p.input())
 	if p.out.Decision.Observe {
 		p.observe(ctx)
@@ -196,7 +207,7 @@ func (p *run) counts() bool {
 func (p *run) input() rollout.Input {
 	return rollout.Input{
 		Spec: p.out.Spec, Facts: p.out.Facts, Seen: p.out.Seen, Previous: rollout.PreviousOf(p.profile.Status),
-		Held: p.known.held, Baseline: p.known.baseline,
+		Held: p.known.held, Hold: p.hold, Baseline: p.known.baseline,
 		Now: p.out.Now, Interval: p.Interval, Settle: p.Settle,
 	}
 }
@@ -214,6 +225,7 @@ func (p *run) apply(ctx context.Context) {
 	}
 	// Before the write, whose answer may get lost: it may have been made then.
 	p.known.expect(p.out.Decision, p.out.Seen.Proxies)
+	p.expectMembers()
 	p.out.Applied, p.out.ApplyError = applier.Apply(ctx, p.profile, desired)
 	for _, change := range p.out.Applied.Changes {
 		writes.WithLabelValues(change.Kind, string(change.Verb)).Inc()
@@ -223,12 +235,13 @@ func (p *run) apply(ctx context.Context) {
 		log.FromContext(ctx).Info("Istio object written", "verb", change.Verb, "kind", change.Kind, "name", change.Name)
 	}
 	p.learn()
+	p.learnMembers()
 }
 
 // learn remembers what was done, and drops what is not needed any more.
 func (p *run) learn() {
 	d := p.out.Decision
-	if !p.out.Applied.PeerHeld && (p.out.ApplyError == nil || p.out.Applied.Holds(apply.PeerAuthentication)) {
+	if !p.out.Applied.PeerHeld && (p.out.ApplyError == nil || p.out.Applied.Holds(apply.PeerAuthentication, facts.PeerName(p.profile))) {
 		p.known.held = d.Held(p.out.Facts.Target, p.known.held)
 		if d.Switched {
 			promotions.Inc()
@@ -238,7 +251,7 @@ func (p *run) learn() {
 		p.known.baseline = nil
 	}
 	if !d.Observe {
-		p.Observer.Forget(string(p.profile.UID))
+		p.Observer.Forget(p.known.observed)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -46,6 +47,7 @@ import (
 // +kubebuilder:rbac:groups=networking.istio.io,resources=destinationrules,verbs=get;list;watch;create;update;delete
 // +kubebuilder:rbac:groups=networking.istio.io,resources=serviceentries;sidecars;workloadentries,verbs=list;watch
 // +kubebuilder:rbac:groups=telemetry.istio.io,resources=telemetries,verbs=list;watch
+// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets;daemonsets,verbs=list;watch
 // +kubebuilder:rbac:groups=batch,resources=cronjobs,verbs=list;watch
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=pods;services;namespaces;configmaps;serviceaccounts,verbs=get;list;watch
@@ -219,6 +221,9 @@ func wantedKinds() []istioKind {
 		{kind: resolve.SidecarKind, object: &networkingv1.Sidecar{}, index: resolve.IndexSidecars, needed: resolve.RollsOut},
 		{kind: resolve.TelemetryKind, object: &telemetryv1.Telemetry{}, index: resolve.IndexTelemetries, needed: resolve.RollsOut},
 		{kind: resolve.CronJobKind, object: &batchv1.CronJob{}, index: resolve.IndexCronJobs, needed: resolve.RollsOut, passing: some},
+		{kind: resolve.DeploymentKind, object: &appsv1.Deployment{}, index: resolve.IndexController, needed: resolve.RollsOut, passing: some},
+		{kind: resolve.StatefulSetKind, object: &appsv1.StatefulSet{}, index: resolve.IndexController, needed: resolve.RollsOut, passing: some},
+		{kind: resolve.DaemonSetKind, object: &appsv1.DaemonSet{}, index: resolve.IndexController, needed: resolve.RollsOut, passing: some},
 		{
 			kind: resolve.SecretKind, object: resolve.RemoteSecret(), index: resolve.IndexRemoteSecrets, needed: resolve.RollsOut,
 			allowed: resolve.MayListRemoteSecrets, passing: some,

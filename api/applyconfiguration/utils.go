@@ -70,6 +70,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.WarningApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("WorkloadCount"):
 		return &apiv1alpha1.WorkloadCountApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("WorkloadRollout"):
+		return &apiv1alpha1.WorkloadRolloutApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("WorkloadSelector"):
 		return &apiv1alpha1.WorkloadSelectorApplyConfiguration{}
 

@@ -164,8 +164,63 @@ type MTLSStatus struct {
 	// +optional
 	Workloads *WorkloadCount `json:"workloads,omitempty"`
 
+	// rollouts are those of the single workloads of a Namespace, by name, until
+	// the namespace as a whole is STRICT.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=1000
+	Rollouts []WorkloadRollout `json:"rollouts,omitempty"`
+
 	// evidence is what must be known after a restart of the operator to tell
 	// whether plaintext was missed. It is not for people.
+	// +optional
+	Evidence *Evidence `json:"evidence,omitempty"`
+}
+
+// MaxRollouts is how many workloads of a Namespace can be taken to STRICT in
+// stages: status has room for so many.
+const MaxRollouts = 1000
+
+// WorkloadRollout is how far one workload of a Namespace is.
+type WorkloadRollout struct {
+	// name is the name of the workload, as Istio tells it.
+	// +required
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// stage is how far it is.
+	// +optional
+	Stage Stage `json:"stage,omitempty"`
+
+	// inheritedMode is the mode that would be in force without an object of its
+	// own.
+	// +optional
+	InheritedMode Mode `json:"inheritedMode,omitempty"`
+
+	// cleanSinceTime is the start of its plaintext-free, fully observed stretch.
+	// +optional
+	CleanSinceTime *metav1.Time `json:"cleanSinceTime,omitempty"`
+
+	// lastPlaintextTime is when plaintext to it was last seen.
+	// +optional
+	LastPlaintextTime *metav1.Time `json:"lastPlaintextTime,omitempty"`
+
+	// enforcedTime is when STRICT was written for it.
+	// +optional
+	EnforcedTime *metav1.Time `json:"enforcedTime,omitempty"`
+
+	// nextAttemptTime is when its next attempt starts after a rollback.
+	// +optional
+	NextAttemptTime *metav1.Time `json:"nextAttemptTime,omitempty"`
+
+	// attempts is the number of its attempts that ended in a rollback since the
+	// spec last changed.
+	// +optional
+	Attempts int32 `json:"attempts,omitempty"`
+
+	// evidence is what must be known after a restart of the operator. It is not
+	// for people.
 	// +optional
 	Evidence *Evidence `json:"evidence,omitempty"`
 }

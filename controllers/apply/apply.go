@@ -10,6 +10,7 @@ import (
 	"time"
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -62,9 +63,9 @@ type Result struct {
 	Settling time.Duration
 }
 
-// Holds says whether the profile owns an object of the kind, as it is to be.
-func (r Result) Holds(kind string) bool {
-	return slices.ContainsFunc(r.Resources, func(ref v1alpha1.ResourceRef) bool { return ref.Kind == kind })
+// Holds says whether the profile owns an object, as it is to be.
+func (r Result) Holds(kind, name string) bool {
+	return slices.Contains(r.Resources, v1alpha1.ResourceRef{Kind: kind, Name: name})
 }
 
 // Applier writes Istio objects.
@@ -125,6 +126,7 @@ func (a *Applier) peerAuthentication(ctx context.Context, w *writer, desired ist
 		return
 	}
 	var want []client.Object
+	keep := desired.KeepMembers
 	if desired.PeerAuthentication != nil {
 		object := desired.PeerAuthentication.DeepCopy()
 		if desired.AfterDestinationRules {
@@ -132,7 +134,28 @@ func (a *Applier) peerAuthentication(ctx context.Context, w *writer, desired ist
 		}
 		want = append(want, object)
 	}
-	w.converge(ctx, peerKind, want)
+	for _, member := range desired.Members {
+		want = append(want, member.DeepCopy())
+	}
+	if desired.KeepAllMembers {
+		keep = append(slices.Clone(keep), w.members(ctx)...)
+	}
+	w.converge(ctx, peerKind, want, keep...)
+}
+
+// members are the names of the profile's PeerAuthentications for single workloads.
+func (w *writer) members(ctx context.Context) []string {
+	owned, err := w.owned(ctx, peerKind)
+	if err != nil {
+		w.fail(err)
+	}
+	var names []string
+	for _, object := range owned {
+		if len(object.(*securityv1.PeerAuthentication).Spec.GetSelector().GetMatchLabels()) > 0 {
+			names = append(names, object.GetName())
+		}
+	}
+	return names
 }
 
 func (a *Applier) destinationRules(ctx context.Context, w *writer, desired istio.Objects) {

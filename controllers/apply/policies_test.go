@@ -238,7 +238,7 @@ func TestTokensSettle(t *testing.T) {
 		if client.IgnoreNotFound(err) != nil || len(live.OwnerReferences) != step.owners {
 			t.Errorf("%s: owners %v, %v", step.what, live.OwnerReferences, err)
 		}
-		if (step.owners > 0) != result.Holds(RequestAuthentication) {
+		if (step.owners > 0) != result.Holds(RequestAuthentication, "web") {
 			t.Errorf("%s: resources %v", step.what, result.Resources)
 		}
 	}
@@ -304,7 +304,7 @@ func TestServerWaitsForPolicies(t *testing.T) {
 	lenient.Loosens = true
 	lenient.RequestAuthentication, lenient.AuthorizationPolicies = tokens(), []*securityv1.AuthorizationPolicy{deny("web-token", "GET")}
 	result, err := a.Apply(t.Context(), profile(), lenient)
-	if err != nil || !result.PeerHeld || mode() != securityapi.PeerAuthentication_MutualTLS_STRICT || !result.Holds(PeerAuthentication) {
+	if err != nil || !result.PeerHeld || mode() != securityapi.PeerAuthentication_MutualTLS_STRICT || !result.Holds(PeerAuthentication, "web") {
 		t.Errorf("before the policy is there: %+v, %v, mode %s", result, err, mode())
 	}
 	a.TokensAge = time.Hour

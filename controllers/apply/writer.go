@@ -43,9 +43,9 @@ func (w *writer) stay(k kind, changes []change) {
 	}
 }
 
-// converge makes the profile's objects of a kind those that are wanted. One that is broader than others waits for them,
-// and goes before them.
-func (w *writer) converge(ctx context.Context, k kind, want []client.Object) {
+// converge makes the profile's objects of a kind those that are wanted, and leaves those to keep as they are. One that is
+// broader than others waits for them, and goes before them.
+func (w *writer) converge(ctx context.Context, k kind, want []client.Object, keep ...string) {
 	wanted := map[string]bool{}
 	failed := false
 	for _, object := range want {
@@ -58,6 +58,15 @@ func (w *writer) converge(ctx context.Context, k kind, want []client.Object) {
 			failed = true
 		}
 	}
+	stays := func(name string) bool {
+		// What another object is to take the place of stays while that one cannot be written.
+		return slices.Contains(keep, name) || failed && k.name == PeerAuthentication
+	}
+	w.prune(ctx, k, func(name string) bool { return wanted[name] }, stays)
+}
+
+// prune removes the profile's objects of a kind that are neither wanted nor to stay.
+func (w *writer) prune(ctx context.Context, k kind, wanted, stays func(name string) bool) {
 	owned, err := w.owned(ctx, k)
 	if err != nil {
 		w.fail(err)
@@ -65,7 +74,11 @@ func (w *writer) converge(ctx context.Context, k kind, want []client.Object) {
 	}
 	slices.SortStableFunc(owned, func(a, b client.Object) int { return k.breadth(b) - k.breadth(a) })
 	for _, object := range owned {
-		if wanted[object.GetName()] {
+		if wanted(object.GetName()) {
+			continue
+		}
+		if stays(object.GetName()) {
+			w.owns(k, object.GetName())
 			continue
 		}
 		if err := w.remove(ctx, k, object); err != nil {

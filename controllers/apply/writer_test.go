@@ -153,7 +153,7 @@ func TestApplyOrder(t *testing.T) {
 			if (err == nil) != (tc.errs == "") || err != nil && !strings.Contains(err.Error(), tc.errs) {
 				t.Errorf("error %v, want %q", err, tc.errs)
 			}
-			if result.Holds(DestinationRule) != slices.Contains(tc.want, DestinationRule) {
+			if result.Holds(DestinationRule, "web") != slices.Contains(tc.want, DestinationRule) {
 				t.Error("a rule that was not written is said to be held")
 			}
 		})

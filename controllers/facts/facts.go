@@ -141,9 +141,22 @@ func (f Facts) Lost(section v1alpha1.Section) bool {
 // at another scope.
 type Conflict struct {
 	Problem
+	// WinnerAsks is what the winner asks of mutual TLS, if it is about that.
+	WinnerAsks v1alpha1.Mode
 	// WinnerLive says that the winner's objects for the section are in the cluster for every pod of the target and, for
 	// mutual TLS, no weaker than the profile's own: these can go without weakening anything.
 	WinnerLive bool
+}
+
+// Member is a workload of a whole namespace that gets STRICT by an object of its own, before the namespace does.
+type Member struct {
+	// Name of the workload; of several that no selector tells apart, all of them, with "+" between them.
+	Name string
+	// Profile is the namespace's as if it were for this workload, with the name of the workload's object and what status
+	// kept of its rollout.
+	Profile *v1alpha1.ServiceSecurityProfile
+	// Facts of the workload.
+	Facts Facts
 }
 
 // Protocol is what Istio takes a port to speak.
@@ -249,6 +262,9 @@ type Pod struct {
 	// Terminating says that deletion has started.
 	Terminating bool
 	Membership  Membership
+	// Excepted says that a narrower PeerAuthentication decides for the pod, whatever the mesh's says: what it takes is not
+	// the mesh's to switch.
+	Excepted bool
 	// Gateway says that the pod is a gateway: its Envoy enforces tokens and callers, and no PeerAuthentication governs its
 	// listeners.
 	Gateway bool

@@ -1,6 +1,12 @@
 package facts
 
-import "github.com/servicesecurity/operator/api/v1alpha1"
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+)
 
 // defaultName is what Istio's documentation calls the one PeerAuthentication of a namespace or of the mesh.
 const defaultName = "default"
@@ -14,6 +20,17 @@ func PeerName(profile *v1alpha1.ServiceSecurityProfile) string {
 	}
 	return profile.Name
 }
+
+// MemberName is the name of the PeerAuthentication that the profile of a whole namespace has for one of its workloads. The
+// hash keeps it apart from what other profiles call theirs.
+func MemberName(profile, workload string) string {
+	sum := sha256.Sum256([]byte(profile + "/" + workload))
+	stem := profile + "-" + strings.ReplaceAll(workload, "+", "-")
+	return strings.TrimRight(stem[:min(len(stem), maxStem)], "-.") + "-" + hex.EncodeToString(sum[:4])
+}
+
+// maxStem leaves room for the hash in the name of an object.
+const maxStem = 240
 
 // RuleName is the name of the profile's DestinationRule for a Service: a Service profile has one rule, of its own name;
 // a Workload profile has one for each Service; and that of a whole namespace or the mesh has one of its own name for all,

@@ -21,6 +21,11 @@ import (
 type Objects struct {
 	// PeerAuthentication is nil for none.
 	PeerAuthentication *securityv1.PeerAuthentication
+	// Members are the PeerAuthentications of single workloads that go before a whole namespace, ordered by name.
+	Members []*securityv1.PeerAuthentication
+	// KeepMembers are the names of those that must be left exactly as they are, and KeepAllMembers says so of all.
+	KeepMembers    []string
+	KeepAllMembers bool
 	// KeepPeerAuthentication says that the live one must be left exactly as it is; the others likewise.
 	KeepPeerAuthentication, KeepDestinationRules, KeepRequestAuthentication bool
 	// Loosens says that an edit of the profile makes the PeerAuthentication weaker than what is in force.
@@ -57,6 +62,10 @@ func Render(profile string, intent plan.Intent) Objects {
 	if intent.Peer != nil {
 		out.PeerAuthentication = peerAuthentication(intent.Namespace, *intent.Peer)
 		out.AfterDestinationRules = intent.Peer.AfterClients
+	}
+	out.KeepMembers, out.KeepAllMembers = intent.KeepMembers, intent.KeepAllMembers
+	for _, member := range intent.Members {
+		out.Members = append(out.Members, peerAuthentication(intent.Namespace, member))
 	}
 	for _, client := range intent.Clients {
 		out.DestinationRules = append(out.DestinationRules, destinationRule(intent.Namespace, client))

@@ -28,6 +28,11 @@ type Intent struct {
 	Loosens bool
 	// Peer is the server's side; nil for none.
 	Peer *Peer
+	// Members are single workloads of a whole namespace that go before it, ordered by name.
+	Members []Peer
+	// KeepMembers are the names of those whose objects must be left exactly as they are, and KeepAllMembers says so of all.
+	KeepMembers    []string
+	KeepAllMembers bool
 	// Clients are the clients' side, ordered by name.
 	Clients []Client
 	// Tokens are those that are accepted; nil for no say in it.
@@ -105,6 +110,7 @@ func (i *Intent) mutualTLS(profile *v1alpha1.ServiceSecurityProfile, f facts.Fac
 	}
 	slices.SortFunc(i.Clients, func(a, b Client) int { return strings.Compare(a.Name, b.Name) })
 	i.Loosens = loosens(f, d)
+	i.members(d)
 	if d.Form.Empty() || d.Keep {
 		return
 	}

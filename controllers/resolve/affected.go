@@ -8,6 +8,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -114,6 +115,8 @@ func (a *affected) byRolloutFact(ctx context.Context, obj client.Object) error {
 		return a.byConfiguration(ctx, obj.Namespace, obj.Spec.GetSelector().GetMatchLabels())
 	case *batchv1.CronJob:
 		return a.byJob(ctx, obj)
+	case *appsv1.Deployment, *appsv1.StatefulSet, *appsv1.DaemonSet:
+		return a.byKey(ctx, profilesByTarget, obj.GetNamespace(), wholeNamespace)
 	case *metav1.PartialObjectMetadata:
 		return a.byKey(ctx, profilesByTarget, "", rolling)
 	default:

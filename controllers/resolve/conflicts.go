@@ -163,7 +163,11 @@ func (res *resolution) resolveConflicts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		res.facts.Conflicts = append(res.facts.Conflicts, facts.Conflict{Problem: contest.Problem, WinnerLive: live})
+		lost := facts.Conflict{Problem: contest.Problem, WinnerLive: live}
+		if contest.Section == v1alpha1.SectionMTLS {
+			lost.WinnerAsks = contest.Winner.Profile.Spec.MTLS.Mode
+		}
+		res.facts.Conflicts = append(res.facts.Conflicts, lost)
 	}
 	if len(res.facts.Conflicts) > 0 {
 		first := res.facts.Conflicts[0]

@@ -121,8 +121,13 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 	if err != nil || !res.has(PeerAuthenticationKind) {
 		return err
 	}
-	res.facts.CompetingPolicies = res.competing(policies)
+	if res.facts.CompetingPolicies, err = res.competing(ctx, policies); err != nil {
+		return err
+	}
 	res.facts.Effective = res.effective(governed, policies)
+	if err := res.exceptPods(ctx, policies); err != nil {
+		return err
+	}
 	root := res.facts.Mesh.RootNamespace
 	inherited := ComposePeerMode(root, res.profile.Namespace, nil, res.parents(policies))
 	res.facts.Inherited, res.facts.InheritedFrom = inherited.Mode, inherited.From
@@ -243,7 +248,7 @@ func (res *resolution) overridden(pod subject, mode v1alpha1.Mode, policies []*s
 	if workload == nil && scope == v1alpha1.ScopeMesh {
 		workload = space
 	}
-	if workload == nil {
+	if workload == nil || metav1.IsControlledBy(workload, res.profile) {
 		return // it is the profile's own that is not written yet, or one that competes with it
 	}
 	if name := workload.Namespace + "/" + workload.Name; !slices.Contains(res.facts.Overrides, name) {
@@ -254,9 +259,9 @@ func (res *resolution) overridden(pod subject, mode v1alpha1.Mode, policies []*s
 // competing are the other policies of the target's scope: those that match one of its pods or, of a whole namespace or the
 // mesh, those without a selector beside its own. Those of profiles that are in conflict with this one are left out: the
 // conflict says it, and they go when it is resolved.
-func (res *resolution) competing(policies []*securityv1.PeerAuthentication) []facts.CompetingPolicy {
+func (res *resolution) competing(ctx context.Context, policies []*securityv1.PeerAuthentication) ([]facts.CompetingPolicy, error) {
 	if res.facts.Target.Scope == v1alpha1.ScopeWorkload && res.profile.Namespace == res.facts.Mesh.RootNamespace {
-		return nil
+		return nil, nil
 	}
 	var own *securityv1.PeerAuthentication
 	if at := slices.IndexFunc(policies, res.speaksAsPeer); at >= 0 {
@@ -264,17 +269,24 @@ func (res *resolution) competing(policies []*securityv1.PeerAuthentication) []fa
 	}
 	var all []facts.CompetingPolicy
 	for _, policy := range policies {
-		if policy.Name == facts.PeerName(res.profile) || policy.Namespace != res.profile.Namespace || res.ofRival(policy) {
+		if policy.Name == facts.PeerName(res.profile) || policy.Namespace != res.profile.Namespace {
 			continue
 		}
 		if pod, ok := res.contested(policy.Spec.GetSelector().GetMatchLabels()); ok {
+			yields, err := res.yields(ctx, policy)
+			if err != nil {
+				return nil, err
+			}
+			if yields {
+				continue
+			}
 			all = append(all, facts.CompetingPolicy{
 				Namespace: policy.Namespace, Name: policy.Name, Pod: pod,
 				Wins: own == nil || olderThan(policy, own),
 			})
 		}
 	}
-	return all
+	return all, nil
 }
 
 // speaksAsPeer says that a policy is the profile's own, or waits for its adoption under its name.

@@ -32,6 +32,10 @@ type Resolver struct {
 	Installed func(schema.GroupVersionKind) bool
 
 	live bool
+	// member says that the profile is a whole namespace's, made to be about one of its workloads.
+	member bool
+	// shared is what the resolutions of a namespace's workloads read together.
+	shared *source
 }
 
 // Live returns a Resolver that reads from the API server instead of a cache that may lag, and says so in its facts. It
@@ -43,6 +47,9 @@ func (r *Resolver) Live() *Resolver {
 }
 
 func (r *Resolver) source() *source {
+	if r.shared != nil {
+		return r.shared
+	}
 	s := &source{reader: r.Reader, live: r.live, installed: r.Installed, absent: map[schema.GroupVersionKind]bool{}}
 	if r.live {
 		s.reader = r.LiveReader

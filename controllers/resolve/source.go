@@ -22,6 +22,8 @@ type source struct {
 	installed func(schema.GroupVersionKind) bool
 	// absent are the kinds that turned out not to be served.
 	absent map[schema.GroupVersionKind]bool
+	// lists are those read so far, if several resolutions share them; nil if not.
+	lists map[string][]runtime.Object
 }
 
 // has says whether the API server knows the kind, as far as it is known yet.
@@ -56,6 +58,14 @@ func (s *source) list(ctx context.Context, kind schema.GroupVersionKind, list cl
 	if !s.has(kind) {
 		return nil, nil
 	}
+	key := ""
+	if s.lists != nil {
+		asked := (&client.ListOptions{}).ApplyOptions(opts)
+		key = fmt.Sprintf("%T in %q by %v and %v", list, asked.Namespace, asked.LabelSelector, asked.FieldSelector)
+		if items, ok := s.lists[key]; ok {
+			return items, nil
+		}
+	}
 	err := s.reader.List(ctx, list, append(opts, client.UnsafeDisableDeepCopy)...)
 	if err != nil {
 		// A definition that went away a moment ago answers 404.
@@ -68,6 +78,9 @@ func (s *source) list(ctx context.Context, kind schema.GroupVersionKind, list cl
 	items, err := meta.ExtractList(list)
 	if err != nil {
 		return nil, fmt.Errorf("reading %T: %w", list, err)
+	}
+	if s.lists != nil {
+		s.lists[key] = items
 	}
 	return items, nil
 }

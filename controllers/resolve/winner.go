@@ -43,7 +43,9 @@ func (res *resolution) peerLive(ctx context.Context, winner *v1alpha1.ServiceSec
 	if err != nil || !own {
 		return err == nil, err
 	}
-	return formOf(&theirs).NoWeaker(formOf(&ours)), nil
+	// A workload's own profile may be what makes it an exception from its namespace.
+	excepted := res.resolver.member && winner.Spec.MTLS.Mode != v1alpha1.ModeStrict
+	return excepted || formOf(&theirs).NoWeaker(formOf(&ours)), nil
 }
 
 // tokensLive says so of the winner's RequestAuthentication and of the policy that demands a token.

@@ -21,6 +21,13 @@ type Decision struct {
 	// Exempt are the hosts that need rules without tls beside the one for a wildcard.
 	Exempt []facts.Exempt
 
+	// Members are the decisions for single workloads of a whole namespace, ordered by name; none once it is STRICT itself.
+	Members []Member
+	// KeepMembers says that the objects of single workloads must be left as they are.
+	KeepMembers bool
+
+	// Ripe says that the window is full and every gate is open, whatever else STRICT waits for.
+	Ripe bool
 	// Confirm says that every gate is open by what is known: STRICT follows if the answer is the same for facts read live
 	// and a reading of the proxies taken after that.
 	Confirm bool

@@ -25,6 +25,9 @@ type Input struct {
 	// anyone may have edited: zero after a restart, before a write that changes it, and when there is none. See
 	// Decision.Held.
 	Held facts.Policy
+	// Hold says why STRICT must not be written now, although nothing of the target itself may stand in the way; empty if it
+	// may be.
+	Hold string
 	// Baseline is what each proxy's listener counters were just before STRICT was written, by pod UID; nil if not known.
 	Baseline map[string]traffic.Reading
 	// FailingCallers are callers that worked before the switch and now fail at connection level.
@@ -52,6 +55,8 @@ type Spec struct {
 	Rollback           v1alpha1.RollbackPolicy
 	Approval           v1alpha1.ApprovalPolicy
 	Suspend            bool
+	// MaxConcurrent is how many workloads of a whole namespace may be verified at once.
+	MaxConcurrent int32
 	// Approved is the token that the profile's approve annotation carries.
 	Approved string
 	// DeniesIdentities says that deniedCallers name identities, which plaintext does not have.
@@ -127,6 +132,10 @@ func SpecOf(profile *v1alpha1.ServiceSecurityProfile) (Spec, error) {
 	spec.Rollback = or(rollout.Rollback, v1alpha1.DefaultRollback)
 	spec.Approval = or(rollout.Approval, v1alpha1.DefaultApproval)
 	spec.Suspend = rollout.Suspend != nil && *rollout.Suspend
+	spec.MaxConcurrent = v1alpha1.DefaultMaxConcurrent
+	if rollout.MaxConcurrent != nil {
+		spec.MaxConcurrent = *rollout.MaxConcurrent
+	}
 	spec.MinRequests = v1alpha1.DefaultMinRequests
 	if rollout.MinRequests != nil {
 		spec.MinRequests = *rollout.MinRequests

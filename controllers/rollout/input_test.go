@@ -30,7 +30,7 @@ func TestSpecOf(t *testing.T) {
 	defaults := rollout.Spec{
 		Generation: 4, Approved: "token", Asked: strict, DestinationRule: v1alpha1.DestinationRuleAuto,
 		Strategy: v1alpha1.StrategyStaged, ObservationWindow: 24 * time.Hour, VerificationWindow: 10 * time.Minute,
-		MinRequests: 1, Rollback: v1alpha1.RollbackAutomatic, Approval: v1alpha1.ApprovalAutomatic,
+		MinRequests: 1, Rollback: v1alpha1.RollbackAutomatic, Approval: v1alpha1.ApprovalAutomatic, MaxConcurrent: 5,
 	}
 	tests := map[string]struct {
 		profile *v1alpha1.ServiceSecurityProfile
@@ -43,12 +43,12 @@ func TestSpecOf(t *testing.T) {
 			Mode: v1alpha1.ModeStrict, PortLevel: []v1alpha1.PortMTLS{{Port: 9443, Mode: v1alpha1.ModePermissive}}, DestinationRule: v1alpha1.DestinationRuleNever,
 			Rollout: &v1alpha1.Rollout{
 				Strategy: v1alpha1.StrategyImmediate, ObservationWindow: "1h30m", MinRequests: ptr(int64(0)), VerificationWindow: "0s",
-				Rollback: v1alpha1.RollbackNever, Approval: v1alpha1.ApprovalManual, Suspend: ptr(true),
+				Rollback: v1alpha1.RollbackNever, Approval: v1alpha1.ApprovalManual, Suspend: ptr(true), MaxConcurrent: ptr(int32(9)),
 			},
 		}, denied(v1alpha1.Caller{Name: "x", Namespaces: []v1alpha1.NamespaceName{"bar"}})), rollout.Spec{
 			Generation: 4, Approved: "token", Asked: form(v1alpha1.ModeStrict, 9443, v1alpha1.ModePermissive), DestinationRule: v1alpha1.DestinationRuleNever,
 			Strategy: v1alpha1.StrategyImmediate, ObservationWindow: 90 * time.Minute, Rollback: v1alpha1.RollbackNever,
-			Approval: v1alpha1.ApprovalManual, Suspend: true, DeniesIdentities: true,
+			Approval: v1alpha1.ApprovalManual, Suspend: true, DeniesIdentities: true, MaxConcurrent: 9,
 		}},
 	}
 	for name, tc := range tests {

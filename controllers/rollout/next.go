@@ -11,6 +11,7 @@ import (
 
 // Next decides what the target's mutual TLS must be now.
 func Next(in Input) Decision {
+	in.Facts.Pods = concerned(in.Facts.Pods)
 	var d Decision
 	switch {
 	case in.Spec.Asked.Empty():
@@ -27,7 +28,19 @@ func Next(in Input) Decision {
 		d = staged(in)
 	}
 	d.Exempt = exempt(in, d.Rules)
+	if d.KeepMembers = d.Keep || keepMembers(in); d.KeepMembers && d.After == 0 {
+		d.After = settleIn(in)
+	}
 	return revisit(in, d)
+}
+
+// concerned are the pods for which the target's policy decides.
+func concerned(pods []facts.Pod) []facts.Pod {
+	excepted := func(pod facts.Pod) bool { return pod.Excepted }
+	if !slices.ContainsFunc(pods, excepted) {
+		return pods
+	}
+	return slices.DeleteFunc(slices.Clone(pods), excepted)
 }
 
 // live is what is in force.

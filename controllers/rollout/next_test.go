@@ -42,7 +42,7 @@ func TestPromote(t *testing.T) {
 	in.Previous.Attempts = 1
 	got := rollout.Next(in)
 	want := rollout.Decision{
-		Form: strict, SwitchedAt: noon, Previous: form(v1alpha1.ModePermissive, 9443, v1alpha1.ModeStrict), Switched: true,
+		Form: strict, SwitchedAt: noon, Previous: form(v1alpha1.ModePermissive, 9443, v1alpha1.ModeStrict), Ripe: true, Switched: true,
 		Rules: []rollout.Rule{{Host: in.Facts.Hosts[0], TLS: facts.TLSMutual}},
 		Stage: v1alpha1.StageVerifying, Enforced: noon, Attempts: 1, Observe: true, After: interval,
 	}

@@ -99,11 +99,13 @@ func windowFull(in Input, eligible time.Time) bool {
 
 // ripe decides once the window is full and every gate is open.
 func ripe(in Input, d *Decision) {
-	d.Stage = v1alpha1.StageObserving
+	d.Stage, d.Ripe = v1alpha1.StageObserving, true
 	fresh := !in.Seen.Time.Before(in.Now.Add(-in.Interval)) && !in.Seen.Time.After(in.Now)
 	switch {
 	case in.Spec.Suspend:
 		d.Waiting = waitingSuspended
+	case in.Hold != "":
+		d.Waiting = in.Hold
 	case !clientsReady(in):
 		d.Waiting, d.After = waitingClients, min(d.After, settleIn(in))
 	case !in.Facts.Live || !fresh:

@@ -320,6 +320,9 @@ func blocked(r report) string {
 			kinds = append(kinds, string(b.Type))
 		}
 	}
+	if len(r.Members) > 0 {
+		return sentences("Some workloads do not get STRICT because of "+strings.Join(kinds, ", ")+". status.mtls.blockers says what to do.", r.Decision.Waiting)
+	}
 	return sentences(kept(r), "STRICT is not written because of "+strings.Join(kinds, ", ")+". status.mtls.blockers says what to do.")
 }
 

@@ -31,11 +31,13 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 		EnforcedTime: instant(d.Enforced), NextAttemptTime: instant(d.NextAttempt), Attempts: d.Attempts,
 		Approval: d.Approval, Blockers: blockers(d.Blockers),
 	}
+	out.Rollouts = rollouts(in)
+	out.Workloads = workloads(in, out.Stage, out.Rollouts)
 	if !d.Observe {
 		return out
 	}
 	out.PlaintextCallers, out.Evidence = callers(in.Seen.Callers), before.Evidence
-	if in.Seen.Completeness == traffic.Complete {
+	if in.Seen.Completeness == traffic.Complete && len(in.Members) == 0 {
 		out.Evidence = in.Seen.Evidence.DeepCopy()
 	}
 	return out
@@ -61,8 +63,7 @@ func written(in Input) bool {
 	if in.Applied.PeerHeld {
 		return false
 	}
-	own := v1alpha1.ResourceRef{Kind: "PeerAuthentication", Name: facts.PeerName(in.Profile)}
-	return in.ApplyError == nil || in.Decision.Keep || in.Decision.Form.Empty() || slices.Contains(in.Applied.Resources, own)
+	return in.ApplyError == nil || in.Decision.Keep || in.Decision.Form.Empty() || in.Applied.Holds("PeerAuthentication", facts.PeerName(in.Profile))
 }
 
 // unmoved says that the decision is to move the rollout to another stage by a write that did not happen.

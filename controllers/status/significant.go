@@ -38,6 +38,10 @@ func essence(status v1alpha1.ServiceSecurityProfileStatus) v1alpha1.ServiceSecur
 		return out
 	}
 	out.MTLS.Evidence, out.MTLS.LastPlaintextTime, out.MTLS.EligibleTime, out.MTLS.CleanSinceTime = nil, nil, nil, nil
+	for i := range out.MTLS.Rollouts {
+		r := &out.MTLS.Rollouts[i]
+		r.Evidence, r.LastPlaintextTime, r.CleanSinceTime = nil, nil, nil
+	}
 	for i := range out.MTLS.PlaintextCallers {
 		caller := &out.MTLS.PlaintextCallers[i]
 		caller.Requests, caller.LastSeenTime = 0, nil

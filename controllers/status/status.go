@@ -42,6 +42,8 @@ type Input struct {
 	Facts    facts.Facts
 	Seen     traffic.Observation
 	Decision rollout.Decision
+	// Members are the single workloads of a whole namespace, while they go to STRICT one by one.
+	Members []Member
 	// Shadow is what a dry run has counted.
 	Shadow  traffic.Shadow
 	Applied apply.Result

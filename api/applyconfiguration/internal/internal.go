@@ -387,6 +387,14 @@ var schemaYAML = typed.YAMLObject(`types:
           elementType:
             namedType: com.github.servicesecurity.operator.api.v1alpha1.PlaintextCaller
           elementRelationship: atomic
+    - name: rollouts
+      type:
+        list:
+          elementType:
+            namedType: com.github.servicesecurity.operator.api.v1alpha1.WorkloadRollout
+          elementRelationship: associative
+          keys:
+          - name
     - name: stage
       type:
         namedType: com.github.servicesecurity.operator.api.v1alpha1.Stage
@@ -678,6 +686,36 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: verifying
       type:
         scalar: numeric
+- name: com.github.servicesecurity.operator.api.v1alpha1.WorkloadRollout
+  map:
+    fields:
+    - name: attempts
+      type:
+        scalar: numeric
+    - name: cleanSinceTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: enforcedTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: evidence
+      type:
+        namedType: com.github.servicesecurity.operator.api.v1alpha1.Evidence
+    - name: inheritedMode
+      type:
+        namedType: com.github.servicesecurity.operator.api.v1alpha1.Mode
+    - name: lastPlaintextTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: name
+      type:
+        scalar: string
+    - name: nextAttemptTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: stage
+      type:
+        namedType: com.github.servicesecurity.operator.api.v1alpha1.Stage
 - name: com.github.servicesecurity.operator.api.v1alpha1.WorkloadSelector
   map:
     fields:

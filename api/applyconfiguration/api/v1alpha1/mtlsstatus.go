@@ -47,6 +47,9 @@ type MTLSStatusApplyConfiguration struct {
 	// workloads counts the workloads of a Namespace or Mesh by stage. The stage
 	// of the profile is that of the least advanced.
 	Workloads *WorkloadCountApplyConfiguration `json:"workloads,omitempty"`
+	// rollouts are those of the single workloads of a Namespace, by name, until
+	// the namespace as a whole is STRICT.
+	Rollouts []WorkloadRolloutApplyConfiguration `json:"rollouts,omitempty"`
 	// evidence is what must be known after a restart of the operator to tell
 	// whether plaintext was missed. It is not for people.
 	Evidence *EvidenceApplyConfiguration `json:"evidence,omitempty"`
@@ -169,6 +172,19 @@ func (b *MTLSStatusApplyConfiguration) WithBlockers(values ...*BlockerApplyConfi
 // If called multiple times, the Workloads field is set to the value of the last call.
 func (b *MTLSStatusApplyConfiguration) WithWorkloads(value *WorkloadCountApplyConfiguration) *MTLSStatusApplyConfiguration {
 	b.Workloads = value
+	return b
+}
+
+// WithRollouts adds the given value to the Rollouts field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Rollouts field.
+func (b *MTLSStatusApplyConfiguration) WithRollouts(values ...*WorkloadRolloutApplyConfiguration) *MTLSStatusApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithRollouts")
+		}
+		b.Rollouts = append(b.Rollouts, *values[i])
+	}
 	return b
 }
 

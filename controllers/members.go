@@ -1,0 +1,226 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/resolve"
+	"github.com/servicesecurity/operator/controllers/rollout"
+	"github.com/servicesecurity/operator/controllers/status"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// membersAtOnce is how many workloads of a namespace are observed at the same time. How many proxies are read at once, over
+// all, is the observer's to bound.
+const membersAtOnce = 16
+
+// decideMembers takes the workloads of a whole namespace towards STRICT one by one, and the namespace after them.
+func (p *run) decideMembers(ctx context.Context) error {
+	idle, err := p.resolveMembers(ctx, p.Resolver)
+	if err != nil || p.tooMany() {
+		return err
+	}
+	group := errgroup.Group{}
+	group.SetLimit(membersAtOnce)
+	for _, m := range p.members {
+		m.hold = rollout.HoldMembers(p.input())
+		group.Go(func() error { m.look(ctx); return nil })
+	}
+	_ = group.Wait() // what cannot be observed is said in the observation
+	if err := p.admit(ctx); err != nil {
+		return err
+	}
+	p.gather(idle)
+	if !p.out.Decision.Confirm {
+		return nil
+	}
+	return p.lastStep(ctx)
+}
+
+// resolveMembers finds the workloads, and says which cannot be observed.
+func (p *run) resolveMembers(ctx context.Context, resolver *resolve.Resolver) (idle []string, err error) {
+	found, idle, err := resolver.Members(ctx, p.profile)
+	if err != nil {
+		return nil, fmt.Errorf("resolving the workloads: %w", err)
+	}
+	p.members = nil
+	seen := map[string]bool{}
+	for _, m := range found {
+		seen[m.Name] = true
+		p.members = append(p.members, p.member(m))
+	}
+	for name, known := range p.known.members {
+		if !seen[name] {
+			p.Observer.Forget(known.observed)
+			delete(p.known.members, name)
+		}
+	}
+	return idle, nil
+}
+
+// member is the reconcile of one workload, as a part of that of its namespace.
+func (p *run) member(m facts.Member) *run {
+	if p.known.members == nil {
+		p.known.members = map[string]*knowledge{}
+	}
+	known, ok := p.known.members[m.Name]
+	if !ok {
+		known = &knowledge{uid: p.known.uid, began: p.out.Now, observed: observerKey(m.Profile)}
+		p.known.members[m.Name] = known
+	}
+	m.Facts.UnchangedFor = known.unchangedFor(m.Facts, p.out.Now)
+	return &run{Reconciler: p.Reconciler, profile: m.Profile, known: known, name: m.Name, out: status.Input{
+		Profile: m.Profile, Spec: rollout.MemberSpec(p.out.Spec), Facts: m.Facts, Now: p.out.Now,
+		Seen: traffic.Observation{Completeness: traffic.Skipped},
+	}}
+}
+
+// tooMany refuses a namespace that status has no room for.
+func (p *run) tooMany() bool {
+	if len(p.members) <= v1alpha1.MaxRollouts {
+		return false
+	}
+	p.out.Facts.Problem = &facts.Problem{
+		Reason: v1alpha1.ReasonUnsupported, Section: v1alpha1.SectionMTLS,
+		Message: fmt.Sprintf("The namespace has more than %d workloads, which is too many for rollout.strategy Staged. Write a profile for each, or strategy Immediate.", v1alpha1.MaxRollouts),
+	}
+	p.members = nil
+	return true
+}
+
+// dropMembers forgets the workloads of a namespace that goes no more by them.
+func (p *run) dropMembers() {
+	for _, known := range p.known.members {
+		p.Observer.Forget(known.observed)
+	}
+	p.known.members = nil
+}
+
+// look decides for one workload, and observes it if the decision depends on its traffic.
+func (p *run) look(ctx context.Context) {
+	if p.asMember().Follows() {
+		return
+	}
+	p.out.Decision = rollout.Next(p.input())
+	if p.out.Decision.Observe {
+		p.observe(ctx)
+	}
+}
+
+func (p *run) asMember() rollout.Member {
+	return rollout.Member{Name: p.name, Object: p.profile.Name, Facts: p.out.Facts, Decision: p.out.Decision}
+}
+
+func (p *run) rolloutMembers() []rollout.Member {
+	members := make([]rollout.Member, 0, len(p.members))
+	for _, m := range p.members {
+		members = append(members, m.asMember())
+	}
+	return members
+}
+
+// admit confirms the ripe workloads by facts read live, as many as may be verified at once.
+func (p *run) admit(ctx context.Context) error {
+	free, reread := rollout.Admit(p.input(), p.rolloutMembers()), false
+	for _, m := range p.members {
+		if !m.out.Decision.Confirm {
+			continue
+		}
+		if free == 0 {
+			m.hold = rollout.MaxConcurrentReached
+			m.out.Decision = rollout.Next(m.input())
+			continue
+		}
+		if !reread {
+			if err := p.rereadUnchanged(ctx); err != nil {
+				return err
+			}
+			reread = true
+		}
+		live, err := p.Resolver.Live().Member(ctx, m.profile)
+		if err != nil {
+			return fmt.Errorf("resolving workload %s: %w", m.name, err)
+		}
+		live.UnchangedFor = m.known.unchangedFor(live, m.out.Now)
+		m.out.Facts, m.out.Decision = live, rollout.Decision{}
+		if m.look(ctx); m.out.Decision.Switched {
+			free--
+		}
+	}
+	return nil
+}
+
+// rereadUnchanged reads the profile live, which must ask for what it asked for before: workloads were decided by that.
+func (p *run) rereadUnchanged(ctx context.Context) error {
+	generation := p.profile.Generation
+	if err := p.reread(ctx); err != nil {
+		return err
+	}
+	if p.profile.Generation != generation {
+		return errors.New("reading the profile: it was edited a moment ago")
+	}
+	return nil
+}
+
+// lastStep decides once more from facts read live, when every workload seems to demand mutual TLS.
+func (p *run) lastStep(ctx context.Context) error {
+	if err := p.reread(ctx); err != nil {
+		return err
+	}
+	if err := p.resolve(ctx, p.Resolver.Live()); err != nil {
+		return err
+	}
+	if !p.out.Facts.Actionable() || p.out.Facts.Lost(v1alpha1.SectionMTLS) || !rollout.Stages(p.input()) {
+		return errors.New("reading the namespace live: it changed a moment ago")
+	}
+	idle, err := p.resolveMembers(ctx, p.Resolver.Live())
+	if err != nil || p.tooMany() {
+		return err
+	}
+	for _, m := range p.members {
+		m.look(ctx)
+	}
+	p.gather(idle)
+	return nil
+}
+
+// gather makes the namespace's decision of those of its workloads.
+func (p *run) gather(idle []string) {
+	var names []string
+	var seen []traffic.Observation
+	for _, m := range p.members {
+		names, seen = append(names, m.name), append(seen, m.out.Seen)
+	}
+	p.out.Seen = traffic.Gather(names, seen)
+	p.out.Decision = rollout.Gather(p.input(), p.rolloutMembers(), idle)
+	p.out.Members = nil
+	for i, m := range p.members {
+		m.out.Decision = p.out.Decision.Members[i].Decision
+		p.out.Members = append(p.out.Members, status.Member{Member: p.out.Decision.Members[i], Input: m.out})
+	}
+}
+
+// learnMembers remembers what was done for the workloads.
+func (p *run) learnMembers() {
+	for _, m := range p.members {
+		m.out.ApplyError, m.out.Applied = p.out.ApplyError, p.out.Applied
+		m.learn()
+	}
+}
+
+// expectMembers prepares for the writes of the workloads' decisions.
+func (p *run) expectMembers() {
+	for _, m := range p.members {
+		m.known.expect(m.out.Decision, m.out.Seen.Proxies)
+	}
+}
+
+// observerKey tells what an observer remembers of one profile, or of one workload of its, from all else.
+func observerKey(profile *v1alpha1.ServiceSecurityProfile) string {
+	return string(profile.UID) + "/" + profile.Name
+}

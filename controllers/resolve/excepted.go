@@ -1,0 +1,67 @@
+package resolve
+
+import (
+	"context"
+
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+)
+
+// exceptPods marks the mesh's pods for which a narrower policy decides. That of a profile which is itself on its way to
+// STRICT is none of these: it follows as soon as the mesh demands it.
+func (res *resolution) exceptPods(ctx context.Context, policies []*securityv1.PeerAuthentication) error {
+	if res.facts.Target.Scope != v1alpha1.ScopeMesh {
+		return nil
+	}
+	spaces := map[string][]*securityv1.PeerAuthentication{}
+	for _, policy := range policies {
+		if policy.Namespace != res.facts.Mesh.RootNamespace {
+			spaces[policy.Namespace] = append(spaces[policy.Namespace], policy)
+		}
+	}
+	follows := map[*securityv1.PeerAuthentication]bool{}
+	for i := range res.facts.Pods {
+		pod := res.pods[i]
+		near := spaces[pod.Namespace]
+		if len(near) == 0 {
+			continue
+		}
+		decides := narrowest(res.facts.Mesh.RootNamespace, pod, near)
+		if decides == nil {
+			continue
+		}
+		if _, told := follows[decides]; !told {
+			var err error
+			if follows[decides], err = res.followsMesh(ctx, decides); err != nil {
+				return err
+			}
+		}
+		res.facts.Pods[i].Excepted = !follows[decides]
+	}
+	return nil
+}
+
+// narrowest is the policy that gives a pod its mode, of those that are narrower than the mesh's; nil if there is none.
+func narrowest(root string, pod *corev1.Pod, policies []*securityv1.PeerAuthentication) *securityv1.PeerAuthentication {
+	_, space, workload := oldestOfEach(root, pod.Namespace, pod.Labels, policies)
+	for _, policy := range []*securityv1.PeerAuthentication{workload, space} {
+		if policy != nil && modeOf(policy.Spec.GetMtls()) != "" {
+			return policy
+		}
+	}
+	return nil
+}
+
+// followsMesh says that a policy is that of a profile which asks for STRICT.
+func (res *resolution) followsMesh(ctx context.Context, policy *securityv1.PeerAuthentication) (bool, error) {
+	owner := metav1.GetControllerOfNoCopy(policy)
+	if owner == nil || !generated(policy) {
+		return false, nil
+	}
+	var profile v1alpha1.ServiceSecurityProfile
+	found, err := res.get(ctx, core, policy.Namespace, owner.Name, &profile)
+	return found && profile.UID == owner.UID && profile.Spec.MTLS != nil && profile.Spec.MTLS.Mode == v1alpha1.ModeStrict, err
+}

@@ -1,0 +1,223 @@
+package resolve
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+)
+
+// Members finds the workloads of a whole namespace that a profile takes to STRICT one by one, ordered by name, and what is
+// to be known of each. Idle are the workloads that cannot be observed: they have no pods, or only those of jobs.
+func (r *Resolver) Members(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) (members []facts.Member, idle []string, err error) {
+	s := r.source()
+	s.lists = map[string][]runtime.Object{}
+	pods, err := listPods(ctx, s, profile.Namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	controllers, err := podControllers(ctx, s, profile.Namespace)
+	if err != nil {
+		return nil, nil, err
+	}
+	groups, idle := workloadsOf(pods, controllers)
+	for _, g := range groups {
+		member := facts.Member{Name: g.name, Profile: memberProfile(profile, g)}
+		if member.Facts, err = r.sharing(s).Member(ctx, member.Profile); err != nil {
+			return nil, nil, err
+		}
+		members = append(members, member)
+	}
+	return members, idle, nil
+}
+
+// Member resolves one workload of a whole namespace, by the profile that Members made of the namespace's. A profile of the
+// workload's own is narrower, and so goes before it whatever its age.
+func (r *Resolver) Member(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) (facts.Facts, error) {
+	if len(workloadSelector(profile.Spec.Target)) == 0 {
+		return facts.Facts{Live: r.live, Target: facts.Target{Scope: v1alpha1.ScopeWorkload}}, nil
+	}
+	member := *r
+	member.member = true
+	found, err := member.Resolve(ctx, profile)
+	if err == nil && !found.Policy.Exists && found.Effective == v1alpha1.ModeStrict {
+		// Other objects make it STRICT already: what is new must not be weaker.
+		found.Inherited = v1alpha1.ModeStrict
+	}
+	return found, err
+}
+
+// sharing returns a Resolver that reads from what was read before.
+func (r *Resolver) sharing(s *source) *Resolver {
+	shares := *r
+	shares.shared = s
+	return &shares
+}
+
+// lastBorn loses every conflict.
+var lastBorn = metav1.NewTime(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
+
+// memberProfile is a whole namespace's profile as if it were for one of its workloads.
+func memberProfile(profile *v1alpha1.ServiceSecurityProfile, g *workload) *v1alpha1.ServiceSecurityProfile {
+	member := profile.DeepCopy()
+	member.Name = facts.MemberName(profile.Name, g.name)
+	member.CreationTimestamp = lastBorn
+	member.Spec.JWT, member.Spec.Authorization = nil, nil
+	labels := map[string]v1alpha1.LabelValue{}
+	for key, value := range g.selector {
+		labels[key] = v1alpha1.LabelValue(value)
+	}
+	member.Spec.Target = v1alpha1.Target{Kind: v1alpha1.TargetWorkload, Selector: &v1alpha1.WorkloadSelector{MatchLabels: labels}}
+	member.Status = v1alpha1.ServiceSecurityProfileStatus{ObservedGeneration: profile.Status.ObservedGeneration}
+	if mtls := profile.Status.MTLS; mtls != nil {
+		for _, rollout := range mtls.Rollouts {
+			if rollout.Name == g.name {
+				member.Status.MTLS = &v1alpha1.MTLSStatus{
+					Stage: rollout.Stage, InheritedMode: rollout.InheritedMode, CleanSinceTime: rollout.CleanSinceTime,
+					LastPlaintextTime: rollout.LastPlaintextTime, EnforcedTime: rollout.EnforcedTime,
+					NextAttemptTime: rollout.NextAttemptTime, Attempts: rollout.Attempts, Evidence: rollout.Evidence,
+				}
+			}
+		}
+	}
+	return member
+}
+
+// maxName bounds the name of several workloads together; the first of them are enough to tell which.
+const maxName = 240
+
+// workload is what one selector picks exactly: the pods of one workload or, where no selector tells them apart, of
+// several.
+type workload struct {
+	name string
+	pods []*corev1.Pod
+	// selector matches these pods and no others; empty if there is none.
+	selector map[string]string
+}
+
+// workloadsOf sorts pods by the workloads that they are of. Idle are those that have none, and jobs.
+func workloadsOf(pods []*corev1.Pod, controllers []podController) (found []*workload, idle []string) {
+	selectors := map[string]map[string]string{}
+	busy := map[string]bool{}
+	for _, c := range controllers {
+		selectors[c.kind+"/"+c.name] = c.selector
+	}
+	byName := map[string]*workload{}
+	for _, pod := range pods {
+		kind, name := controller(pod)
+		key := kind + "/" + name
+		busy[key] = true
+		switch {
+		case isGateway(pod):
+			continue // no PeerAuthentication governs its listeners
+		case kind == CronJobKind.Kind, kind == "Job":
+			idle = append(idle, name)
+			continue
+		}
+		selector, known := selectors[key]
+		if !known {
+			selector = lasting(pod.Labels)
+		}
+		w, ok := byName[workloadName(pod)]
+		if !ok {
+			w = &workload{name: workloadName(pod), selector: selector}
+			byName[w.name] = w
+		}
+		w.pods, w.selector = append(w.pods, pod), shared(w.selector, selector)
+	}
+	for _, c := range controllers {
+		if !busy[c.kind+"/"+c.name] {
+			idle = append(idle, c.name)
+		}
+	}
+	slices.Sort(idle)
+	return apart(byName), slices.Compact(idle)
+}
+
+// apart unites workloads until the selector of each picks no pod of another.
+func apart(byName map[string]*workload) []*workload {
+	all := make([]*workload, 0, len(byName))
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		all = append(all, byName[name])
+	}
+	for i := 0; i < len(all); i++ {
+		for j := 0; j < len(all); j++ {
+			if i == j || !slices.ContainsFunc(all[j].pods, func(pod *corev1.Pod) bool { return matches(all[i].selector, pod.Labels) }) {
+				continue
+			}
+			first, second := all[min(i, j)], all[max(i, j)]
+			if len(first.name)+len(second.name) < maxName {
+				first.name += "+" + second.name
+			}
+			first.pods, first.selector = append(first.pods, second.pods...), shared(first.selector, second.selector)
+			all = slices.Delete(all, max(i, j), max(i, j)+1)
+			i, j = -1, len(all) // from the beginning: the united selector picks more
+		}
+	}
+	return all
+}
+
+// shared are the pairs that both have.
+func shared(a, b map[string]string) map[string]string {
+	out := map[string]string{}
+	for key, value := range a {
+		if got, ok := b[key]; ok && got == value {
+			out[key] = value
+		}
+	}
+	return out
+}
+
+// naming are the labels by which people tell workloads apart, as Kubernetes recommends them or as they were before.
+var naming = []string{"app", "k8s-app", "app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
+
+// lasting are the labels of a pod without a known controller that its successor will have, too: those that name it or, if
+// it has none of these, all but those that somebody gives to each pod anew.
+func lasting(labels map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, key := range naming {
+		if value, ok := labels[key]; ok {
+			out[key] = value
+		}
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for key, value := range labels {
+		if !strings.Contains(key, "hash") && !strings.Contains(key, "istio.io/") && !strings.HasPrefix(key, "apps.kubernetes.io/") &&
+			!strings.HasPrefix(key, "statefulset.kubernetes.io/") && !strings.Contains(key, "uid") {
+			out[key] = value
+		}
+	}
+	return out
+}
+
+// yields says that a policy is no competitor: it is the profile's own, or that of a profile in conflict with it, which says
+// so itself, or one of a wider profile's.
+func (res *resolution) yields(ctx context.Context, policy *securityv1.PeerAuthentication) (bool, error) {
+	if metav1.IsControlledBy(policy, res.profile) || res.ofRival(policy) {
+		return true, nil
+	}
+	return res.ofWider(ctx, policy)
+}
+
+// ofWider says that a policy is one of those that a whole namespace's profile has for its workloads: a profile of the
+// workload's own goes before it, and takes its place.
+func (res *resolution) ofWider(ctx context.Context, policy metav1.Object) (bool, error) {
+	owner := metav1.GetControllerOfNoCopy(policy)
+	if owner == nil || owner.Kind != v1alpha1.Kind {
+		return false, nil
+	}
+	var profile v1alpha1.ServiceSecurityProfile
+	found, err := res.get(ctx, core, policy.GetNamespace(), owner.Name, &profile)
+	return found && profile.UID == owner.UID && profile.UID != res.profile.UID && wide(profile.Spec.Target.Kind), err
+}

@@ -1,0 +1,153 @@
+package resolve
+
+import (
+	"fmt"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+)
+
+// ofDeployment makes a pod one of a Deployment.
+func ofDeployment(name string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.OwnerReferences[0].Name = name + "-h1" }
+}
+
+func bare(pod *corev1.Pod) { pod.OwnerReferences, pod.GenerateName = nil, "" }
+
+func ofJob(pod *corev1.Pod) {
+	pod.OwnerReferences[0].Kind, pod.OwnerReferences[0].Name = "Job", "backup-28000000"
+}
+
+func deployed(name string, selector tags) podController {
+	return podController{kind: "Deployment", name: name, selector: selector}
+}
+
+func TestWorkloads(t *testing.T) {
+	web, v1, v2 := tags{"app": "web"}, tags{"app": "web", "version": "v1"}, tags{"app": "web", "version": "v2"}
+	for name, tc := range map[string]struct {
+		pods        []*corev1.Pod
+		controllers []podController
+		want, idle  []string
+	}{
+		"by the selector of its controller": {
+			pods:        []*corev1.Pod{newPod("a", tags{"app": "web", "chart": "web-1.2"}, ofDeployment("web"))},
+			controllers: []podController{deployed("web", web)}, want: []string{"web map[app:web]"},
+		},
+		"several that a label tells apart": {
+			pods:        []*corev1.Pod{newPod("a", v1, ofDeployment("one")), newPod("b", v2, ofDeployment("two")), newPod("c", v2, ofDeployment("two"))},
+			controllers: []podController{deployed("one", v1), deployed("two", v2)},
+			want:        []string{"one map[app:web version:v1]", "two map[app:web version:v2]"},
+		},
+		"one selector picks the other's pods": {
+			pods:        []*corev1.Pod{newPod("a", v1, ofDeployment("one")), newPod("b", v2, ofDeployment("two")), newPod("c", tags{"app": "db"}, ofDeployment("db"))},
+			controllers: []podController{deployed("one", web), deployed("two", v2), deployed("db", tags{"app": "db"})},
+			want:        []string{"db map[app:db]", "one+two map[app:web]"},
+		},
+		"three in a chain": {
+			pods: []*corev1.Pod{
+				newPod("a", tags{"x": "1", "y": "1", "z": "1"}, ofDeployment("one")), newPod("b", tags{"x": "1", "y": "1", "z": "2"}, ofDeployment("two")),
+				newPod("c", tags{"x": "1", "y": "2", "z": "3"}, ofDeployment("three")),
+			},
+			controllers: []podController{deployed("one", tags{"x": "1", "y": "1"}), deployed("two", tags{"x": "1", "z": "2"}), deployed("three", tags{"z": "3"})},
+			want:        []string{"one+two+three map[]"},
+		},
+		"an unknown controller": {
+			pods: []*corev1.Pod{newPod("a", tags{"app": "web", "version": "v7"}, bare), newPod("b", tags{"tier": "back", "apps.kubernetes.io/pod-index": "0"}, bare)},
+			want: []string{"a map[app:web]", "b map[tier:back]"},
+		},
+		"no labels": {pods: []*corev1.Pod{newPod("a", nil, bare)}, want: []string{"a map[]"}},
+		"none to observe": {
+			pods:        []*corev1.Pod{newPod("a", tags{"app": "backup"}, ofJob), newPod("b", tags{"app": "gw"}, router)},
+			controllers: []podController{deployed("idle", web), {kind: "CronJob", name: "backup"}, {kind: "CronJob", name: "monthly"}},
+			idle:        []string{"backup", "idle", "monthly"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, idle := workloadsOf(tc.pods, tc.controllers)
+			var got []string
+			for _, w := range found {
+				got = append(got, fmt.Sprintf("%s %v", w.name, w.selector))
+				for _, pod := range tc.pods {
+					picked := matches(w.selector, pod.Labels)
+					own := false
+					for _, p := range w.pods {
+						own = own || p == pod
+					}
+					if picked && !own || len(w.selector) > 0 && own && !picked {
+						t.Errorf("%s: pod %s, own %t, picked %t", w.name, pod.Name, own, picked)
+					}
+				}
+			}
+			diff(t, "workloads", tc.want, got)
+			diff(t, "idle", tc.idle, idle)
+		})
+	}
+}
+
+// TestMembers: what is known of one workload of a namespace is what is known of it as a target, and a profile of its own
+// goes before.
+func TestMembers(t *testing.T) {
+	web, db := tags{"app": "web"}, tags{"app": "db"}
+	all := newProfile("all", 0, toNamespace, strict)
+	all.UID = "all"
+	all.Status.MTLS = &v1alpha1.MTLSStatus{Rollouts: []v1alpha1.WorkloadRollout{{Name: "web", Stage: v1alpha1.StageVerifying, Attempts: 2}}}
+	object := facts.MemberName("all", "web")
+	deployment := func(name string, selector tags) *appsv1.Deployment {
+		return &appsv1.Deployment{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "foo", Name: name},
+			Spec:       appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: selector}},
+		}
+	}
+	base := []client.Object{
+		all, newService("web", web, port(80, 8080)), newPod("web-1", web, ofDeployment("web")), newPod("db-1", db, ofDeployment("db")),
+		deployment("web", web), deployment("db", db), deployment("idle", tags{"app": "idle"}),
+	}
+	of := func(t *testing.T, objects ...client.Object) map[string]facts.Member {
+		t.Helper()
+		members, idle, err := cluster(t, append(objects, base...)...).Members(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		diff(t, "idle", []string{"idle"}, idle)
+		out := map[string]facts.Member{}
+		for _, m := range members {
+			out[m.Name] = m
+		}
+		return out
+	}
+	t.Run("alone", func(t *testing.T) {
+		got := of(t, owned(newPolicy("foo", "default", 0, nil, permissive), all), owned(newPolicy("foo", object, 1, web, strict), all))
+		member := got["web"]
+		diff(t, "name", object, member.Profile.Name)
+		diff(t, "status", v1alpha1.StageVerifying, member.Profile.Status.MTLS.Stage)
+		diff(t, "effective", strict, member.Facts.Effective)
+		diff(t, "own", true, member.Facts.Policy.Owned)
+		diff(t, "competing", 0, len(member.Facts.CompetingPolicies))
+		diff(t, "hosts", 1, len(member.Facts.Hosts))
+		diff(t, "other", permissive, got["db"].Facts.Effective)
+	})
+	t.Run("STRICT by an object of another name", func(t *testing.T) {
+		got := of(t, owned(newPolicy("foo", "all-web+api-0", 1, web, strict), all))
+		diff(t, "inherited", strict, got["web"].Facts.Inherited)
+	})
+	t.Run("a profile of its own", func(t *testing.T) {
+		own := newProfile("web", 9, toService("web"), permissive)
+		own.UID = "own"
+		got := of(t, own, owned(newPolicy("foo", "web", 9, web, permissive), own), owned(newPolicy("foo", object, 1, web, strict), all))
+		diff(t, "lost", true, got["web"].Facts.Lost(v1alpha1.SectionMTLS))
+		diff(t, "winner", permissive, got["web"].Facts.Conflicts[0].WinnerAsks)
+		diff(t, "exception", true, got["web"].Facts.Conflicts[0].WinnerLive)
+		// The one that waits for its evidence does not take STRICT away meanwhile.
+		own.Spec.MTLS.Mode = strict
+		got = of(t, own, owned(newPolicy("foo", "web", 9, web, permissive), own), owned(newPolicy("foo", object, 1, web, strict), all))
+		diff(t, "weaker", false, got["web"].Facts.Conflicts[0].WinnerLive)
+		r := cluster(t, append(base, own, owned(newPolicy("foo", object, 1, web, strict), all))...)
+		diff(t, "competing", 0, len(mustResolve(t, r, own).CompetingPolicies))
+	})
+}

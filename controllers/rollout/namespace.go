@@ -1,0 +1,243 @@
+package rollout
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+)
+
+// Member is one workload of a whole namespace and what was decided for it.
+type Member struct {
+	Name string
+	// Object is the name of its PeerAuthentication.
+	Object   string
+	Facts    facts.Facts
+	Decision Decision
+}
+
+// Stages says whether the workloads of a whole namespace go to STRICT one by one: it is asked for in stages, and the
+// namespace's own object, or its parent, does not demand it yet.
+func Stages(in Input) bool {
+	return in.Facts.Target.Scope == v1alpha1.ScopeNamespace && in.Spec.Asked.Mode == v1alpha1.ModeStrict &&
+		in.Spec.Strategy == v1alpha1.StrategyStaged && !strictInForce(in)
+}
+
+// MemberSpec is what the profile of a whole namespace asks for each of its workloads. Clients are told for all of them by
+// the namespace's own rules, and one approval is for all.
+func MemberSpec(spec Spec) Spec {
+	spec.DestinationRule, spec.Approval = v1alpha1.DestinationRuleNever, v1alpha1.ApprovalAutomatic
+	return spec
+}
+
+// yields says that a profile of the workload's own is what counts for it.
+func (m Member) yields() bool { return m.Facts.Lost(v1alpha1.SectionMTLS) }
+
+// Excepted says that somebody wants the workload to be weaker than its namespace: by its own profile, or by hand.
+func (m Member) Excepted() bool {
+	if m.yields() {
+		return slices.ContainsFunc(m.Facts.Conflicts, func(c facts.Conflict) bool {
+			return c.Section == v1alpha1.SectionMTLS && c.WinnerAsks != v1alpha1.ModeStrict
+		})
+	}
+	return m.foreign() && m.Facts.Effective != v1alpha1.ModeStrict
+}
+
+// foreign says that a policy made by hand speaks for the workload already.
+func (m Member) foreign() bool {
+	return !m.Facts.Policy.Owned && slices.ContainsFunc(m.Facts.CompetingPolicies, func(p facts.CompetingPolicy) bool { return p.Wins })
+}
+
+// Follows says that nothing is decided for the workload: somebody else's policy is what counts for it.
+func (m Member) Follows() bool { return m.yields() || m.foreign() }
+
+// Keeps says that the workload's object must be left as it is: what takes its place is not there yet.
+func (m Member) Keeps() bool {
+	if m.yields() {
+		return !slices.ContainsFunc(m.Facts.Conflicts, func(c facts.Conflict) bool {
+			return c.Section == v1alpha1.SectionMTLS && c.WinnerLive
+		})
+	}
+	return m.Decision.Keep
+}
+
+// Stage is how far the workload is, whoever takes it there.
+func (m Member) Stage() v1alpha1.Stage {
+	switch {
+	case !m.Follows():
+		return m.Decision.Stage
+	case m.Facts.Effective == v1alpha1.ModeStrict:
+		return v1alpha1.StageEnforced
+	}
+	return v1alpha1.StageObserving
+}
+
+// HoldMembers says why no workload may get STRICT now; empty if they may.
+func HoldMembers(in Input) string {
+	switch {
+	case !clientsReady(in):
+		return waitingClients
+	case !membersApproved(in):
+		return "Nothing but approval is missing."
+	}
+	return ""
+}
+
+// membersApproved says whether a person approved the rollout of the namespace: once for all workloads of one generation,
+// each of which needs evidence of its own nevertheless.
+func membersApproved(in Input) bool {
+	token := memberToken(in)
+	return in.Spec.Approval != v1alpha1.ApprovalManual || in.Spec.Approved == token || in.Previous.Approval.ApprovedToken == token
+}
+
+func memberToken(in Input) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d namespace", in.Spec.Generation))
+	return hex.EncodeToString(sum[:8])
+}
+
+// awaitMembers asks for approval, if a workload is ripe for it.
+func awaitMembers(in Input, d *Decision, ripe []string) {
+	if in.Spec.Approval != v1alpha1.ApprovalManual {
+		d.Approval = nil
+		return
+	}
+	token := memberToken(in)
+	d.Approval = &v1alpha1.ApprovalStatus{
+		Token:   token,
+		Summary: fmt.Sprintf("Generation %d: every workload of the namespace, each when it had no plaintext under complete observation over the whole window of %s.", in.Spec.Generation, in.Spec.ObservationWindow),
+	}
+	switch {
+	case membersApproved(in):
+		d.Approval.ApprovedToken = token
+	case len(ripe) > 0:
+		d.Blockers = append(d.Blockers, blocker(v1alpha1.BlockerApprovalMissing, "The switch of workloads to STRICT waits for approval: %s. Approve it for the whole namespace with the annotation %s: %s on the profile.", names(ripe), v1alpha1.AnnotationApprove, token)...)
+	}
+}
+
+// MaxConcurrentReached is why a ripe workload waits for others.
+const MaxConcurrentReached = "Nothing stands in the way of STRICT; it is written when fewer than rollout.maxConcurrent workloads are being verified."
+
+// Admit says how many more workloads may get STRICT now.
+func Admit(in Input, members []Member) int {
+	free := int(in.Spec.MaxConcurrent)
+	for _, m := range members {
+		if m.Decision.Stage == v1alpha1.StageVerifying {
+			free--
+		}
+	}
+	return max(free, 0)
+}
+
+// Gather is the decision for a whole namespace, given those for its workloads. Idle are those that nobody can observe. The
+// namespace's own object stays PERMISSIVE until each of them demands mutual TLS; their own objects stay until after that.
+func Gather(in Input, members []Member, idle []string) Decision {
+	d := remembered(in)
+	d.Form, d.Rules = hold(in), clientRules(in)
+	d.Exempt, d.Members = exempt(in, d.Rules), members
+	approved := membersApproved(in)
+	behind := map[v1alpha1.Stage][]string{}
+	for i := range d.Members {
+		m := &d.Members[i]
+		if m.Excepted() {
+			continue
+		}
+		if m.Decision.Ripe && !approved {
+			m.Decision.Stage = v1alpha1.StageAwaitingApproval
+		}
+		behind[m.Stage()] = append(behind[m.Stage()], m.Name)
+		d.absorb(*m)
+	}
+	d.Blockers = memberBlockers(d.Members)
+	awaitMembers(in, &d, behind[v1alpha1.StageAwaitingApproval])
+	d.Stage = v1alpha1.StageEnforced
+	for _, stage := range order {
+		if len(behind[stage]) > 0 {
+			d.Stage = stage
+			break
+		}
+	}
+	if len(members) == 0 && len(idle) == 0 {
+		d.Stage, d.Blockers = v1alpha1.StageBlocked, podsGate(in)
+	}
+	lastStep(in, &d, behind, idle)
+	return revisit(in, d)
+}
+
+// order of the stages, the least advanced first.
+var order = []v1alpha1.Stage{
+	v1alpha1.StageRolledBack, v1alpha1.StageBlocked, v1alpha1.StageObserving, v1alpha1.StageAwaitingApproval, v1alpha1.StageVerifying,
+}
+
+// lastStep makes the namespace's own object STRICT once every workload is.
+func lastStep(in Input, d *Decision, behind map[v1alpha1.Stage][]string, idle []string) {
+	switch {
+	case d.Stage != v1alpha1.StageEnforced:
+		d.Waiting = fmt.Sprintf("Workloads that are not there yet: %s.", names(behind[d.Stage]))
+		return
+	case len(idle) > 0:
+		d.Stage = v1alpha1.StageObserving
+		d.Waiting = fmt.Sprintf("Every workload with pods demands mutual TLS. The namespace as a whole does not, as long as there are workloads without pods to observe, or with scheduled jobs only: %s.", names(idle))
+		return
+	case in.Spec.Suspend:
+		d.Stage, d.Waiting = v1alpha1.StageObserving, waitingSuspended
+		return
+	case !in.Facts.Live:
+		d.Stage, d.Confirm = v1alpha1.StageObserving, true
+		d.Waiting = "Every workload demands mutual TLS; that is read once more before the namespace does."
+		return
+	}
+	d.Form, d.Switched, d.Enforced = strictForm(in), true, in.Now
+}
+
+// absorb takes from a workload's decision what the namespace's status says of all.
+func (d *Decision) absorb(m Member) {
+	one := m.Decision
+	d.Observe = d.Observe || one.Observe
+	for _, caller := range one.FailedCallers {
+		d.FailedCallers = append(d.FailedCallers, fmt.Sprintf("%s (of workload %s)", caller, m.Name))
+	}
+	d.LastPlaintext = latest(d.LastPlaintext, one.LastPlaintext)
+	d.CleanSince, d.Eligible = latest(d.CleanSince, one.CleanSince), latest(d.Eligible, one.Eligible)
+	d.Attempts = max(d.Attempts, one.Attempts)
+	if !one.NextAttempt.IsZero() && (d.NextAttempt.IsZero() || one.NextAttempt.Before(d.NextAttempt)) {
+		d.NextAttempt = one.NextAttempt
+	}
+	if one.After > 0 && (d.After == 0 || one.After < d.After) {
+		d.After = one.After
+	}
+}
+
+// memberBlockers says each thing once that holds any of the workloads, with whom it holds.
+func memberBlockers(members []Member) []v1alpha1.Blocker {
+	var said []v1alpha1.Blocker
+	holds := map[v1alpha1.Blocker][]string{}
+	for _, m := range members {
+		if m.Follows() {
+			continue
+		}
+		for _, b := range m.Decision.Blockers {
+			if len(holds[b]) == 0 {
+				said = append(said, b)
+			}
+			holds[b] = append(holds[b], m.Name)
+		}
+	}
+	var out []v1alpha1.Blocker
+	for _, b := range said {
+		who := "Workload"
+		if len(holds[b]) > 1 {
+			who = "Workloads"
+		}
+		out = append(out, blocker(b.Type, "%s %s: %s", who, names(holds[b]), b.Message)...)
+	}
+	return out
+}
+
+// keepMembers: the workloads' own objects outlive the moment in which the namespace's becomes STRICT by the settle time.
+// istiod reads both in the order in which they were written, and so never sees neither.
+func keepMembers(in Input) bool {
+	return in.Facts.Target.Scope == v1alpha1.ScopeNamespace && in.Spec.AsksStrict() && in.Facts.UnchangedFor < in.Settle
+}

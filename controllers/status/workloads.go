@@ -1,0 +1,76 @@
+package status
+
+import (
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/rollout"
+)
+
+// Member is one workload of a whole namespace: what was decided for it, and the input as if it had a profile of its own.
+type Member struct {
+	rollout.Member
+	Input Input
+}
+
+// rollouts are those of the single workloads. One that somebody keeps an exception has none.
+func rollouts(in Input) []v1alpha1.WorkloadRollout {
+	var all []v1alpha1.WorkloadRollout
+	for _, m := range in.Members {
+		switch {
+		case m.Excepted():
+			continue
+		case m.Follows():
+			all = append(all, v1alpha1.WorkloadRollout{Name: clip(m.Name, maxName), Stage: m.Stage()})
+			continue
+		}
+		one := m.Input
+		one.Applied, one.ApplyError = in.Applied, in.ApplyError
+		stands := mtls(one)
+		all = append(all, v1alpha1.WorkloadRollout{
+			Name: clip(m.Name, maxName), Stage: stands.Stage, InheritedMode: stands.InheritedMode,
+			CleanSinceTime: stands.CleanSinceTime, LastPlaintextTime: stands.LastPlaintextTime, EnforcedTime: stands.EnforcedTime,
+			NextAttemptTime: stands.NextAttemptTime, Attempts: stands.Attempts, Evidence: stands.Evidence,
+		})
+	}
+	return all
+}
+
+// workloads counts those of a whole namespace or of the mesh by stage; nil for other targets. Without rollouts of their own
+// they are all where the whole is.
+func workloads(in Input, stage v1alpha1.Stage, all []v1alpha1.WorkloadRollout) *v1alpha1.WorkloadCount {
+	scope := in.Facts.Target.Scope
+	if stage == "" || scope != v1alpha1.ScopeNamespace && scope != v1alpha1.ScopeMesh {
+		return nil
+	}
+	count := &v1alpha1.WorkloadCount{}
+	for _, one := range all {
+		tally(count, one.Stage)
+	}
+	if len(in.Members) > 0 {
+		return count
+	}
+	told := map[string]bool{}
+	for _, pod := range in.Facts.Pods {
+		if key := pod.Namespace + "/" + pod.Workload; !told[key] && !pod.Gateway {
+			told[key] = true
+			tally(count, stage)
+		}
+	}
+	return count
+}
+
+func tally(count *v1alpha1.WorkloadCount, stage v1alpha1.Stage) {
+	switch stage {
+	case v1alpha1.StageRolledBack:
+		count.RolledBack++
+	case v1alpha1.StageBlocked:
+		count.Blocked++
+	case v1alpha1.StageObserving:
+		count.Observing++
+	case v1alpha1.StageAwaitingApproval:
+		count.AwaitingApproval++
+	case v1alpha1.StageVerifying:
+		count.Verifying++
+	case v1alpha1.StageEnforced:
+		count.Enforced++
+	}
+}

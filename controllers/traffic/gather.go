@@ -1,0 +1,64 @@
+package traffic
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+)
+
+// MaxCallers is how many callers an observation has.
+const MaxCallers = 20
+
+// Gather makes one observation of those of several workloads, by name: no more complete than the least complete of them.
+// Its times are the latest of theirs. What is needed to go on observing is not in it.
+func Gather(names []string, all []Observation) Observation {
+	out := Observation{Completeness: Skipped, ConnectionsVisible: true}
+	for i, o := range all {
+		if o.Completeness == Skipped {
+			continue
+		}
+		if out.Completeness == Skipped || severity[o.Completeness] > severity[out.Completeness] {
+			out.Completeness, out.Reason, out.Message = o.Completeness, o.Reason, o.Message
+			if o.Message != "" {
+				out.Message = fmt.Sprintf("Workload %s: %s", names[i], o.Message)
+			}
+		}
+		if o.Time.After(out.Time) {
+			out.Time = o.Time
+		}
+		if o.LastPlaintext.After(out.LastPlaintext) {
+			out.LastPlaintext = o.LastPlaintext
+		}
+		out.OpenPlaintext += o.OpenPlaintext
+		out.MutualTLS += o.MutualTLS
+		out.NotAttributable = out.NotAttributable || o.NotAttributable
+		out.ConnectionsVisible = out.ConnectionsVisible && o.ConnectionsVisible
+		out.Callers = merge(out.Callers, o.Callers)
+	}
+	slices.SortStableFunc(out.Callers, func(a, b v1alpha1.PlaintextCaller) int { return cmp.Compare(b.Requests, a.Requests) })
+	out.Callers = out.Callers[:min(len(out.Callers), MaxCallers)]
+	return out
+}
+
+// merge counts a caller of several workloads once.
+func merge(into, callers []v1alpha1.PlaintextCaller) []v1alpha1.PlaintextCaller {
+	for _, c := range callers {
+		at := slices.IndexFunc(into, func(k v1alpha1.PlaintextCaller) bool {
+			return k.Namespace == c.Namespace && k.Workload == c.Workload && k.Address == c.Address && k.Port == c.Port &&
+				k.Protocol == c.Protocol && k.Refused == c.Refused
+		})
+		if at < 0 {
+			into = append(into, c)
+			continue
+		}
+		into[at].Requests += c.Requests
+		if into[at].LastSeenTime.Before(c.LastSeenTime) {
+			into[at].LastSeenTime = c.LastSeenTime
+		}
+	}
+	return into
+}
+
+var severity = map[Completeness]int{Complete: 0, Incomplete: 1, Unavailable: 2}
