@@ -408,9 +408,11 @@ func TrimPod(obj any) (any, error) {
 			OwnerReferences: pod.OwnerReferences,
 		},
 		Spec: corev1.PodSpec{
-			HostNetwork:    pod.Spec.HostNetwork,
-			Containers:     trimContainers(pod, pod.Spec.Containers),
-			InitContainers: trimContainers(pod, pod.Spec.InitContainers),
+			HostNetwork: pod.Spec.HostNetwork,
+			// Thousands of pods share a few names.
+			ServiceAccountName: pod.Spec.ServiceAccountName,
+			Containers:         trimContainers(pod, pod.Spec.Containers),
+			InitContainers:     trimContainers(pod, pod.Spec.InitContainers),
 		},
 		Status: corev1.PodStatus{
 			Phase: pod.Status.Phase, PodIP: pod.Status.PodIP,

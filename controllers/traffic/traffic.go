@@ -122,6 +122,9 @@ type Observation struct {
 	MutualTLS int64
 	// Callers that sent plaintext within the window, worst first, at most 20.
 	Callers []v1alpha1.PlaintextCaller
+	// Meshed are those that called by mutual TLS within the window, the one with the most calls first, at most
+	// MaxMeshedCallers. At the first reading all that the proxies ever counted is taken for the window's.
+	Meshed []MeshedCaller
 	// Proxies that were read.
 	Proxies []Reading
 	// Evidence to keep in status.

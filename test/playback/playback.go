@@ -53,6 +53,19 @@ func (p *Proxy) Plaintext(requests int64) {
 	p.count("unknown", "unknown", "unknown", "none", requests)
 }
 
+// Calls counts requests that the proxy's own workload sent to a service, by the flags that came of them: "-" for an answer,
+// "UC" for a connection that the server ended.
+func (p *Proxy) Calls(service, flags string, requests int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	code := "200"
+	if flags != "-" {
+		code = "503"
+	}
+	p.counters[fmt.Sprintf(`istio_requests_total{reporter="source",destination_workload="unknown",destination_service="%s",request_protocol="http",response_code="%s",response_flags="%s",connection_security_policy="unknown"}`,
+		service, code, flags)] += requests
+}
+
 func (p *Proxy) count(workload, namespace, principal, policy string, requests int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

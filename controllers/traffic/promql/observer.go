@@ -197,7 +197,7 @@ func (o *Observer) read(ctx context.Context, request traffic.Request, observatio
 	}
 	request.RequireSeries, request.Evidence, request.CleanSince, request.Callers = false, nil, time.Time{}, nil
 	direct := o.direct.Observe(ctx, request)
-	observation.Proxies = direct.Proxies
+	observation.Proxies, observation.Meshed = direct.Proxies, direct.Meshed
 	observation.OpenPlaintext = max(observation.OpenPlaintext, direct.OpenPlaintext)
 	if direct.LastPlaintext.After(observation.LastPlaintext) {
 		observation.LastPlaintext = direct.LastPlaintext

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
 const (
@@ -21,7 +22,7 @@ const (
 	slots = parts + 1
 )
 
-// book remembers who sent plaintext within the window.
+// book remembers who called within the window.
 type book struct {
 	window  time.Duration
 	entries map[caller]*entry
@@ -80,9 +81,8 @@ func (b *book) makeRoom() {
 	delete(b.entries, *oldest)
 }
 
-// list has the callers of the window, worst first.
-func (b *book) list(now time.Time) []v1alpha1.PlaintextCaller {
-	var list []v1alpha1.PlaintextCaller
+// expire forgets those that the window has left behind.
+func (b *book) expire(now time.Time) {
 	for who, e := range b.entries {
 		if e.last.After(now) {
 			e.last = now // the clock went back
@@ -92,6 +92,27 @@ func (b *book) list(now time.Time) []v1alpha1.PlaintextCaller {
 			continue
 		}
 		e.advance(b.part(now))
+	}
+}
+
+// met has the callers of the window that have a principal, the one with the most calls first.
+func (b *book) met(now time.Time) []traffic.MeshedCaller {
+	b.expire(now)
+	list := make([]traffic.MeshedCaller, 0, len(b.entries))
+	for who, e := range b.entries {
+		list = append(list, traffic.MeshedCaller{Principal: who.principal, Workload: who.workload, Calls: e.sum()})
+	}
+	slices.SortFunc(list, func(x, y traffic.MeshedCaller) int {
+		return cmp.Or(cmp.Compare(y.Calls, x.Calls), cmp.Compare(x.Principal, y.Principal), cmp.Compare(x.Workload, y.Workload))
+	})
+	return list[:min(len(list), traffic.MaxMeshedCallers)]
+}
+
+// list has the callers of the window, worst first.
+func (b *book) list(now time.Time) []v1alpha1.PlaintextCaller {
+	b.expire(now)
+	var list []v1alpha1.PlaintextCaller
+	for who, e := range b.entries {
 		list = append(list, v1alpha1.PlaintextCaller{
 			Workload: who.workload, Namespace: who.namespace, Protocol: who.protocol,
 			Requests: e.sum(), LastSeenTime: &metav1.Time{Time: e.last},

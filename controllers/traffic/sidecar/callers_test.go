@@ -21,7 +21,7 @@ func listed(b *book, now time.Time) (lines []string) {
 func TestBook(t *testing.T) {
 	t.Parallel()
 	at := epoch.Add
-	cron, web := caller{"cron", "legacy", "HTTP"}, caller{"web", "", "TCP"}
+	cron, web := caller{workload: "cron", namespace: "legacy", protocol: "HTTP"}, caller{workload: "web", protocol: "TCP"}
 	for name, tc := range map[string]struct {
 		window time.Duration
 		do     func(*book)
@@ -30,8 +30,12 @@ func TestBook(t *testing.T) {
 	}{
 		"the worst is first": {
 			window: time.Hour,
-			do:     func(b *book) { b.see(cron, 1, at(0)); b.see(web, 2, at(0)); b.see(caller{"a", "", "TCP"}, 2, at(0)) },
-			want:   []string{"/a TCP 2 0s", "/web TCP 2 0s", "legacy/cron HTTP 1 0s"},
+			do: func(b *book) {
+				b.see(cron, 1, at(0))
+				b.see(web, 2, at(0))
+				b.see(caller{workload: "a", protocol: "TCP"}, 2, at(0))
+			},
+			want: []string{"/a TCP 2 0s", "/web TCP 2 0s", "legacy/cron HTTP 1 0s"},
 		},
 		"requests are counted in the window": {
 			window: time.Hour,

@@ -22,6 +22,8 @@ const (
 	maxName = 253
 	// maxCallers bounds the callers kept of one proxy. A caller names itself, so the names are not to be trusted.
 	maxCallers = 256
+	// maxMeshed bounds those by mutual TLS, so that there is always room for the others, whose names matter more.
+	maxMeshed = maxCallers / 2
 	// maxUptime keeps a process start inside what a time.Duration can say: ninety years.
 	maxUptime = 90 * 365 * 24 * 3600
 )
@@ -52,9 +54,11 @@ type sample struct {
 	kind   kind
 }
 
-// caller is who sent plaintext, as far as the metrics know.
+// caller is who called, as far as the metrics know. One that sent plaintext has no principal; of one by mutual TLS there is
+// only that, which is certain, and the workload that its own proxy says it is.
 type caller struct {
 	workload, namespace, protocol string
+	principal                     string
 }
 
 // connections of one inbound port, from the statistics of its HTTP connection manager. A plain one is without TLS.
@@ -195,8 +199,11 @@ func (c *counters) traffic(families map[string]*dto.MetricFamily) error {
 				return err
 			}
 			s := sample{hash: hash(name, m), value: v, kind: c.kind(name, how, l)}
-			if s.kind.plain() {
-				s.caller = c.intern(known, l.caller(how))
+			switch {
+			case s.kind.plain():
+				s.caller = c.intern(known, l.caller(how), maxCallers)
+			case s.kind == mutualCounted:
+				s.caller = c.intern(known, l.meshed(), maxMeshed)
 			}
 			c.samples = append(c.samples, s)
 		}
@@ -244,13 +251,15 @@ func (c *counters) lacks(name, label string) {
 	}
 }
 
-// intern gives a caller its number. Beyond the bound, callers are counted without a name.
-func (c *counters) intern(known map[caller]uint16, who caller) uint16 {
-	if _, ok := known[who]; !ok && len(c.callers) >= maxCallers {
+// intern gives a caller its number, and copies what it says of itself, to let go of the whole answer. Beyond the bound,
+// callers are counted without a name.
+func (c *counters) intern(known map[caller]uint16, who caller, bound int) uint16 {
+	if _, ok := known[who]; !ok && len(c.callers) >= bound {
 		who = caller{workload: unknown, protocol: who.protocol}
 	}
 	i, ok := known[who]
 	if !ok {
+		who.workload, who.namespace, who.principal = strings.Clone(who.workload), strings.Clone(who.namespace), strings.Clone(who.principal)
 		i = uint16(len(c.callers)) //nolint:gosec // bounded by maxCallers and one unknown caller per protocol
 		known[who] = i
 		c.callers = append(c.callers, who)
@@ -369,7 +378,16 @@ func (l labels) caller(how metric) caller {
 	return who
 }
 
-// bounded cuts a string to what the CRD allows, never inside a character. It copies, to let go of the whole answer.
+// meshed is a caller by mutual TLS.
+func (l labels) meshed() caller {
+	who := caller{principal: bounded(l.principal), workload: bounded(l.workload)}
+	if who.workload == unknown || who.workload == "-" {
+		who.workload = ""
+	}
+	return who
+}
+
+// bounded cuts a string to what the CRD allows, never inside a character.
 func bounded(s string) string {
 	if len(s) > maxName {
 		s = s[:maxName]
@@ -377,7 +395,7 @@ func bounded(s string) string {
 			s = s[:len(s)-1]
 		}
 	}
-	return strings.Clone(s)
+	return s
 }
 
 func label(m *dto.Metric, name string) string {

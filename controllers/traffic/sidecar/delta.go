@@ -18,6 +18,7 @@ type delta struct {
 	unlabelled bool // something moved that does not
 	lost       bool // a series vanished, or a counter fell
 	callers    map[caller]tally
+	meshed     map[caller]int64 // what callers by mutual TLS moved
 }
 
 func (d *delta) plain() bool { return d.http || d.tcp }
@@ -54,6 +55,7 @@ func (d *delta) count(c *counters, s sample, moved int64) {
 		case s.kind == mutualCounted:
 			d.mutual = add(d.mutual, moved)
 			d.labelled = true
+			d.meet(c.callers[s.caller], moved)
 		case s.kind.plain():
 			d.tcp = d.tcp || s.kind.tcp()
 			d.http = d.http || !s.kind.tcp()
@@ -66,6 +68,13 @@ func (d *delta) count(c *counters, s sample, moved int64) {
 		t.take(s, moved)
 		d.callers[who] = t
 	}
+}
+
+func (d *delta) meet(who caller, moved int64) {
+	if d.meshed == nil {
+		d.meshed = map[caller]int64{}
+	}
+	d.meshed[who] = add(d.meshed[who], moved)
 }
 
 func (t *tally) take(s sample, moved int64) {

@@ -6,8 +6,11 @@
 // a gap, and restarts the stretch: a process that restarted, a pod that went away unread, series that vanished, a clock
 // that jumped.
 //
+// It remembers who calls by mutual TLS, too, and around a switch reads what the proxies of these callers have counted of
+// their calls.
+//
 // It also reads what the proxies have counted of authorization in dry run. These counts are taken as they are, and nothing is
 // remembered of them.
 //
-// The package reads the network in scrape.go, observer.go and dryrun.go; the rest is pure.
+// The package reads the network in scrape.go, observer.go, dryrun.go and calls.go; the rest is pure.
 package sidecar

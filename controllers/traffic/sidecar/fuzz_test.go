@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -198,4 +199,22 @@ func (h *truth) check(tb testing.TB, w *world) {
 			tb.Fatalf("plaintext of %s at %s is not known: %s", p.Name, at, tell(o))
 		}
 	}
+}
+
+// FuzzCalls reads what a caller's proxy may print: whatever it is, it does no harm and counts nothing below zero.
+func FuzzCalls(f *testing.F) {
+	f.Add([]byte(callerExposition), "httpbin.foo.svc.cluster.local")
+	f.Add([]byte("istio_requests_total{reporter=\"source\",response_flags=\",,UF\",destination_service=\"a\"} 9e18\nenvoy_server_uptime 1\n"), "a")
+	f.Add([]byte("istio_tcp_connections_closed_total{reporter=\"source\",response_flags=\"UR\"} 1\nenvoy_server_uptime 1\n"), "")
+	f.Fuzz(func(t *testing.T, body []byte, service string) {
+		for _, services := range []traffic.Services{{Names: []string{service}}, {Suffix: service}} {
+			if _, err := regexp.Compile(callsFilter(services)); err != nil && utf8.ValidString(service) {
+				t.Errorf("the filter for %q is none: %v", service, err)
+			}
+			calls, err := parseCalls(body, services)
+			if calls.Arrived < 0 || calls.Failed < 0 || err != nil && calls != (traffic.PodCalls{}) {
+				t.Errorf("got %+v, %v", calls, err)
+			}
+		}
+	})
 }

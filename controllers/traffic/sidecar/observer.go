@@ -32,7 +32,8 @@ type Options struct {
 	Interval time.Duration
 }
 
-// Observer is a traffic.Observer and a traffic.DryRunObserver that reads the target's own sidecars.
+// Observer is a traffic.Observer and a traffic.DryRunObserver that reads the target's own sidecars, and a traffic.CallObserver
+// that reads those of its callers.
 type Observer struct {
 	clock    clock.PassiveClock
 	epoch    time.Time

@@ -44,6 +44,7 @@ type tracker struct {
 	mutual    int64   // counted since the later of since and lastPlaintext
 	flowed    bool    // anything at all in the stretch
 	callers   book
+	meshed    book
 	evidence  v1alpha1.Evidence
 	pending   *v1alpha1.Evidence // status's, until the first complete reading
 	cleanFrom time.Time          // that goes with it
@@ -71,12 +72,13 @@ type pass struct {
 	mutual    int64
 	open      int64
 	moved     map[caller]tally
+	meshed    map[caller]int64
 	readings  []traffic.Reading
 }
 
 // observe takes the readings of the proxies, in the request's order.
 func (t *tracker) observe(req traffic.Request, scrapes []scrape, now instant) traffic.Observation {
-	p := &pass{tracker: t, req: req, now: now, visible: true, moved: map[caller]tally{}}
+	p := &pass{tracker: t, req: req, now: now, visible: true, moved: map[caller]tally{}, meshed: map[caller]int64{}}
 	p.begin()
 	for i, px := range req.Proxies {
 		if c := scrapes[i].counters; c != nil {
@@ -95,7 +97,7 @@ func (t *tracker) observe(req traffic.Request, scrapes []scrape, now instant) tr
 
 // begin compares the request and the clocks with those of the reading before.
 func (p *pass) begin() {
-	p.callers.window = p.req.Window
+	p.callers.window, p.tracker.meshed.window = p.req.Window, p.req.Window
 	if p.last.isZero() {
 		p.first = p.now.mono
 		p.proxies = map[string]*proxy{}
@@ -155,6 +157,9 @@ func (p *pass) take(px traffic.Proxy, s scrape) {
 		p.lost(px, state, now, d.lost)
 		p.count(plain, certain, &d)
 		p.mutual = add(p.mutual, d.mutual)
+	}
+	for who, calls := range d.meshed {
+		p.meshed[who] = add(p.meshed[who], calls)
 	}
 	p.label(px, state, &d, now.missing)
 	state.keep(px, s, fresh)
@@ -317,6 +322,11 @@ func (p *pass) settle() {
 	for who, sent := range p.moved {
 		t.callers.see(who, sent.count(), p.now.wall)
 	}
+	for who, calls := range p.meshed {
+		if who.principal != "" {
+			t.meshed.see(who, calls, p.now.wall)
+		}
+	}
 }
 
 // conclude says what the pass found.
@@ -340,7 +350,7 @@ func (p *pass) conclude() traffic.Observation {
 	}
 	o.LastPlaintext, o.MutualTLS, o.Evidence = t.lastPlaintext.wall, t.mutual, *t.evidence.DeepCopy()
 	o.NotAttributable = p.uncertain || p.recently(t.lastUncertain)
-	o.Callers = t.callers.list(p.now.wall)
+	o.Callers, o.Meshed = t.callers.list(p.now.wall), t.meshed.met(p.now.wall)
 	return o
 }
 

@@ -1,0 +1,115 @@
+package traffic
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// MaxMeshedCallers bounds Observation.Meshed.
+	MaxMeshedCallers = 50
+	// MaxCallerProxies bounds the proxies of one caller that are read.
+	MaxCallerProxies = 5
+)
+
+// MeshedCaller called a target by mutual TLS.
+type MeshedCaller struct {
+	// Principal is its identity, as its certificate has it: spiffe://cluster.local/ns/shop/sa/checkout.
+	Principal string
+	// Workload as the caller's own proxy calls it; empty where it does not say.
+	Workload string
+	// Calls are its requests and connections within the window.
+	Calls int64
+}
+
+// Identity reads the namespace and the service account in the principal. It says no for one that is not Istio's.
+func (c MeshedCaller) Identity() (namespace, serviceAccount string, ok bool) {
+	_, path, spiffe := strings.Cut(c.Principal, "spiffe://")
+	parts := strings.Split(path, "/")
+	if !spiffe || len(parts) != 5 || parts[1] != "ns" || parts[3] != "sa" || parts[2] == "" || parts[4] == "" {
+		return "", "", false
+	}
+	return parts[2], parts[4], true
+}
+
+// Name is what people call it: "namespace/workload", or with the service account where the workload is not known.
+func (c MeshedCaller) Name() string {
+	namespace, account, ok := c.Identity()
+	switch {
+	case !ok:
+		return c.Principal
+	case c.Workload != "":
+		return namespace + "/" + c.Workload
+	}
+	return namespace + "/" + account
+}
+
+// CallObserver reads what callers' own proxies have counted of their calls to a target. What the target's proxies refuse in
+// the handshake, they do not count: only the caller knows.
+type CallObserver interface {
+	// Calls reads the counters now. It never fails: what could not be read is said in the answer.
+	Calls(ctx context.Context, request CallsRequest) Calls
+}
+
+// CallsRequest asks for the calls of some callers to a target.
+type CallsRequest struct {
+	// Services are the target's.
+	Services Services
+	Callers  []CallerProxies
+}
+
+// CallerProxies is a caller with the proxies that send its calls.
+type CallerProxies struct {
+	// Name of the caller, "namespace/workload".
+	Name string
+	// Proxies to read, at most MaxCallerProxies.
+	Proxies []Proxy
+}
+
+// Services are those that clients call to reach a target, by FQDN.
+type Services struct {
+	// Names are single ones.
+	Names []string
+	// Suffix stands for all that end in it; empty for none.
+	Suffix string
+}
+
+// Empty says that there is none.
+func (s Services) Empty() bool { return len(s.Names) == 0 && s.Suffix == "" }
+
+// Has says whether a service is one of them.
+func (s Services) Has(name string) bool {
+	return slices.Contains(s.Names, name) || s.Suffix != "" && strings.HasSuffix(name, s.Suffix)
+}
+
+// Calls is what callers' proxies have counted.
+type Calls struct {
+	// Time of the reading.
+	Time    time.Time
+	Callers []CallerCalls
+}
+
+// CallerCalls is what the proxies of one caller have counted.
+type CallerCalls struct {
+	// Name of the caller.
+	Name string
+	// Pods that were read.
+	Pods []PodCalls
+	// Unread says of one of those that were not why; empty if all were.
+	Unread string
+}
+
+// PodCalls are the calls of one pod to the target since its proxy started.
+type PodCalls struct {
+	// UID of the pod.
+	UID string
+	// Created is the pod's creation time.
+	Created time.Time
+	// Arrived are the calls that some proxy or application answered, with whatever, and the connections that were opened.
+	Arrived int64
+	// Failed are those that found no connection, or lost it before there was an answer. What was never sent, because there
+	// was no endpoint or a limit was reached, is neither.
+	Failed int64
+}
