@@ -73,7 +73,7 @@ func run(f flags) error {
 		Clock: clock.RealClock{}, Interval: f.ObservationInterval, Timeout: f.scrapeTimeout, Concurrency: f.scrapeConcurrency,
 	})
 	var err error
-	f.DryRuns = proxies
+	f.DryRuns, f.Calls = proxies, proxies
 	if f.Observer, err = newObserver(f, proxies); err != nil {
 		return err
 	}

@@ -2,7 +2,8 @@
 //
 //	facts    := resolve.Resolve(profile)                  what the cluster says of the target; reads
 //	seen     := observer.Observe(target)                  what its proxies say of its traffic; reads
-//	decision := rollout.Next(spec, facts, seen, before)   what must be now; pure
+//	failing  := calls.Failing()                           around a switch: whose calls to it fail, by their proxies; reads
+//	decision := rollout.Next(spec, facts, seen, failing…) what must be now; pure
 //	intent   := plan.Build(decision)                      the objects that say so, in no mesh's terms; pure
 //	desired  := istio.Render(intent)                      the same as Istio objects; pure
 //	applied  := apply.Apply(desired)                      the only writes of Istio objects
@@ -16,7 +17,8 @@
 //
 // What was decided stands in status only if it could be written. Everything a decision remembers is in the profile's
 // status or on the object that was written; what is kept in memory only (the proxies' counters, the time since an object
-// last changed) makes the operator wait when it is lost, never hurry.
+// last changed) makes the operator wait when it is lost, never hurry. One thing is lost for good: what the callers' proxies had
+// counted before a switch, without which less is held against it.
 //
 // A profile that is not accepted changes nothing: nothing is written and nothing removed.
 //

@@ -1,7 +1,9 @@
 package controllers
 
 import (
+	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -65,12 +67,14 @@ func stageEvent(was, stage v1alpha1.Stage, after v1alpha1.ServiceSecurityProfile
 	if c := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionMutualTLSEnforced); c != nil {
 		e.note = c.Message
 	}
-	if stage == v1alpha1.StageBlocked && after.MTLS != nil {
-		var messages []string
-		for _, blocker := range after.MTLS.Blockers {
-			messages = append(messages, blocker.Message)
-		}
-		e.note = strings.Join(messages, " ")
+	switch {
+	case stage == v1alpha1.StageEnforced && warns(after, v1alpha1.WarningVerificationFailed):
+		e.kind = corev1.EventTypeWarning
+	case after.MTLS == nil:
+	case stage == v1alpha1.StageRolledBack && after.MTLS.NextAttemptTime != nil:
+		e.note += " That is " + after.MTLS.NextAttemptTime.UTC().Format(time.RFC3339) + "."
+	case stage == v1alpha1.StageBlocked:
+		e.note = remedies(after.MTLS.Blockers)
 	}
 	return e
 }
@@ -104,6 +108,19 @@ func (p *run) rolloutEvents(before, after v1alpha1.ServiceSecurityProfileStatus)
 		countTransition(r.Stage)
 	}
 	return told
+}
+
+// remedies are what the blockers say, one after the other.
+func remedies(blockers []v1alpha1.Blocker) string {
+	var messages []string
+	for _, blocker := range blockers {
+		messages = append(messages, blocker.Message)
+	}
+	return strings.Join(messages, " ")
+}
+
+func warns(status v1alpha1.ServiceSecurityProfileStatus, kind v1alpha1.WarningType) bool {
+	return slices.ContainsFunc(status.Warnings, func(w v1alpha1.Warning) bool { return w.Type == kind })
 }
 
 // conditionEvent tells that a condition became false, with another reason than before, or true again.

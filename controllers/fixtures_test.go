@@ -57,7 +57,7 @@ func service(ctx context.Context, namespace, name string) *corev1.Service {
 }
 
 // pod makes a running, ready pod with the label app; its sidecar, if it has one, is played back.
-func pod(ctx context.Context, namespace, app, name string, meshed bool) (*corev1.Pod, *playback.Proxy) {
+func pod(ctx context.Context, namespace, app, name string, meshed bool, edit ...func(*corev1.Pod)) (*corev1.Pod, *playback.Proxy) {
 	object := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app": app}},
 		Spec: corev1.PodSpec{Containers: []corev1.Container{{
@@ -67,6 +67,9 @@ func pod(ctx context.Context, namespace, app, name string, meshed bool) (*corev1
 	if meshed {
 		object.Labels["security.istio.io/tlsMode"] = "istio"
 		object.Spec.Containers = append(object.Spec.Containers, corev1.Container{Name: "istio-proxy", Image: "proxy"})
+	}
+	for _, e := range edit {
+		e(object)
 	}
 	// The namespace's service account comes a moment after the namespace.
 	Eventually(func() error { return k8s.Create(ctx, object) }).WithContext(ctx).Should(Succeed())

@@ -40,6 +40,10 @@ type knowledge struct {
 	held facts.Policy
 	// baseline is what the proxies' listener counters were when STRICT was written; nil unless that is being verified.
 	baseline map[string]traffic.Reading
+	// meshed are the callers by mutual TLS whose calls are watched, and calls is what their proxies count; nil unless a
+	// switch is near or being verified.
+	meshed []traffic.MeshedCaller
+	calls  *rollout.CallHistory
 	// status as it was last written, as of version, until the cache has it.
 	status        v1alpha1.ServiceSecurityProfileStatus
 	version       string

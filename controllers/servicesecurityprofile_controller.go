@@ -41,7 +41,9 @@ type Reconciler struct {
 	Resolver *resolve.Resolver
 	Observer traffic.Observer
 	// DryRuns reads what a dry run has counted.
-	DryRuns  traffic.DryRunObserver
+	DryRuns traffic.DryRunObserver
+	// Calls reads what the callers' own proxies have counted; nil if nothing can.
+	Calls    traffic.CallObserver
 	Recorder events.EventRecorder
 	Clock    clock.PassiveClock
 	// Interval between two readings of a target's proxies.
@@ -180,6 +182,7 @@ func (p *run) observe(ctx context.Context) {
 	defer cancel()
 	p.out.Seen = p.Observer.Observe(within, request(p.profile, p.out.Spec, p.out.Facts, p.out.Now))
 	p.out.Now = p.Clock.Now()
+	p.watch(ctx)
 	observations.WithLabelValues(string(p.out.Seen.Completeness)).Inc()
 	p.out.Decision = rollout.Next(p.input())
 }
@@ -208,7 +211,8 @@ func (p *run) input() rollout.Input {
 	return rollout.Input{
 		Spec: p.out.Spec, Facts: p.out.Facts, Seen: p.out.Seen, Previous: rollout.PreviousOf(p.profile.Status),
 		Held: p.known.held, Hold: p.hold, Baseline: p.known.baseline,
-		Now: p.out.Now, Interval: p.Interval, Settle: p.Settle,
+		FailingCallers: rollout.Evidence{Failing: p.known.calls.Failing()}.FailingCallers(),
+		Now:            p.out.Now, Interval: p.Interval, Settle: p.Settle,
 	}
 }
 
@@ -252,6 +256,7 @@ func (p *run) learn() {
 	}
 	if !d.Observe {
 		p.Observer.Forget(p.known.observed)
+		p.known.calls, p.known.meshed = nil, nil
 	}
 }
 
@@ -261,6 +266,7 @@ func (p *run) finish(ctx context.Context) (ctrl.Result, error) {
 		// The cache lags behind what someone wrote. There is nothing to report before it has that.
 		return ctrl.Result{}, err
 	}
+	p.out.Sight = p.known.calls.Sight()
 	computed := status.Compute(p.out)
 	if err := p.writeStatus(ctx, computed); err != nil {
 		return ctrl.Result{}, err

@@ -72,6 +72,8 @@ type Options struct {
 	Observer traffic.Observer
 	// DryRuns reads what dry runs have counted.
 	DryRuns traffic.DryRunObserver
+	// Calls reads what callers' own proxies have counted of their calls.
+	Calls traffic.CallObserver
 	// Clock of the operator; the real one if nil.
 	Clock clock.PassiveClock
 	// Registerer of the metrics that are read from the cache; controller-runtime's if nil.
@@ -126,6 +128,7 @@ func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
 		Client:   mgr.GetClient(),
 		Observer: opts.Observer,
 		DryRuns:  opts.DryRuns,
+		Calls:    opts.Calls,
 		Recorder: mgr.GetEventRecorder(Name),
 		Clock:    opts.Clock,
 		Interval: opts.ObservationInterval,

@@ -201,7 +201,7 @@ func (o *operator) start() {
 	ctx, o.cancel = context.WithCancel(context.Background())
 	Expect(controllers.Setup(ctx, mgr, controllers.Options{
 		ObservationInterval: interval, SettleTime: settle, IstioNamespace: istioSystem, ClusterDomain: "cluster.local",
-		Concurrency: 4, Observer: o.observer, DryRuns: proxies, Clock: o.clock, Registerer: o.metrics,
+		Concurrency: 4, Observer: o.observer, DryRuns: proxies, Calls: proxies, Clock: o.clock, Registerer: o.metrics,
 	})).To(Succeed())
 	o.done = make(chan error, 1)
 	go func() { o.done <- mgr.Start(ctx) }()

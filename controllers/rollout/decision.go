@@ -49,6 +49,8 @@ type Decision struct {
 	Waiting string
 	// FailedCallers are those that made a verification fail.
 	FailedCallers []string
+	// Skipped are the kinds of the gates that were closed at a switch without observation, each once.
+	Skipped []v1alpha1.BlockerType
 
 	// Observe says that the target's traffic must be read again after the interval.
 	Observe bool

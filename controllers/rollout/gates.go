@@ -28,8 +28,11 @@ const (
 // A gate says what holds the switch; nothing when it is open.
 type gate func(Input) []v1alpha1.Blocker
 
+// standing are the gates that need no observation.
+var standing = []gate{podsGate, entriesGate, portsGate, clientsGate, policiesGate, overridesGate}
+
 // gates are judged all the time.
-var gates = []gate{podsGate, entriesGate, portsGate, clientsGate, policiesGate, overridesGate, telemetryGate, plaintextGate}
+var gates = append(slices.Clone(standing), telemetryGate, plaintextGate)
 
 // lateGates are judged once the observation window is full; approval comes after them.
 var lateGates = []gate{rollingOutGate, trafficGate}

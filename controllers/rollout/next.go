@@ -214,9 +214,20 @@ func immediate(in Input) Decision {
 		d.Waiting, d.After = waitingClients, settleIn(in)
 	default:
 		d.Form, d.Keep = strictForm(in), false
-		d.Stage, d.Switched, d.Enforced = v1alpha1.StageEnforced, true, in.Now
+		d.Stage, d.Switched, d.Enforced, d.Skipped = v1alpha1.StageEnforced, true, in.Now, skipped(in)
 	}
 	return d
+}
+
+// skipped are the kinds of the closed gates, of those that are judged without an observation.
+func skipped(in Input) []v1alpha1.BlockerType {
+	var kinds []v1alpha1.BlockerType
+	for _, b := range append(closed(in, standing), rollingOutGate(in)...) {
+		if !slices.Contains(kinds, b.Type) {
+			kinds = append(kinds, b.Type)
+		}
+	}
+	return kinds
 }
 
 const (

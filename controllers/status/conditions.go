@@ -265,12 +265,20 @@ func inForce(r report) metav1.Condition {
 	case len(r.Facts.Overrides) > 0:
 		return isFalse(kind, v1alpha1.ReasonOverridden, "STRICT is written, but narrower PeerAuthentications are weaker for a part of the target: %s. If they are no exceptions that are meant, delete them, or the profiles that own them; status.mtls.effectiveMode is the weakest.", names(r.Facts.Overrides))
 	case r.mtls.Stage == v1alpha1.StageEnforced:
-		return isTrue(kind, kind, "%s", sentences(fmt.Sprintf("STRICT is in force on %s.", strictPorts(r)), unsecured(r)))
+		return isTrue(kind, kind, "%s", sentences(fmt.Sprintf("STRICT is in force on %s.", strictPorts(r)), unsecured(r), failedForGood(r)))
 	case r.Decision.Stage == v1alpha1.StageRolledBack:
 		return isTrue(kind, string(r.mtls.Stage), "%s", sentences("Verification failed, but what was in force before cannot be written; see the condition Programmed.", failedCallers(r)))
 	}
 	text := fmt.Sprintf("STRICT is written for %s, and is watched for rollout.verificationWindow (%s).", strictPorts(r), r.Spec.VerificationWindow)
-	return isTrue(kind, string(r.mtls.Stage), "%s", sentences(text, unsecured(r), r.Decision.Waiting))
+	return isTrue(kind, string(r.mtls.Stage), "%s", sentences(text, watched(r), unsecured(r), r.Decision.Waiting))
+}
+
+// watched says whose calls verification sees.
+func watched(r report) string {
+	if len(r.Sight.Callers) == 0 {
+		return ""
+	}
+	return "The callers' own proxies tell whether their calls fail: " + names(r.Sight.Callers) + "."
 }
 
 // unsecured qualifies what is said of STRICT where not every pod has a sidecar.

@@ -37,9 +37,11 @@ const (
 // Input is what one reconcile found, decided and did.
 type Input struct {
 	// Profile with its spec and its status before.
-	Profile  *v1alpha1.ServiceSecurityProfile
-	Spec     rollout.Spec
-	Facts    facts.Facts
+	Profile *v1alpha1.ServiceSecurityProfile
+	Spec    rollout.Spec
+	Facts   facts.Facts
+	// Sight is what verification sees of the callers' side.
+	Sight    rollout.Sight
 	Seen     traffic.Observation
 	Decision rollout.Decision
 	// Members are the single workloads of a whole namespace, while they go to STRICT one by one.

@@ -62,6 +62,8 @@ type scene struct {
 	Seen  seen        `json:"seen"`
 	// FailingCallers are those that fail after the switch.
 	FailingCallers []string `json:"failingCallers"`
+	// Sight is what verification sees of the callers' side.
+	Sight rollout.Sight `json:"sight"`
 	// Fails are the kinds that cannot be written in this step, and why.
 	Fails []failure `json:"fails"`
 	// Approves says that the annotation carries the token in status.
@@ -159,7 +161,7 @@ func (w *world) play(t testing.TB, step map[string]any) outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := status.Input{Profile: profile, Spec: spec, Facts: found, Now: now}
+	in := status.Input{Profile: profile, Spec: spec, Facts: found, Sight: s.Sight, Now: now}
 	out := outcome{step: s.Step}
 	if found.Actionable() {
 		if !found.Lost(v1alpha1.SectionMTLS) {

@@ -3,6 +3,7 @@ package status
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
@@ -49,8 +50,8 @@ type addWarning func(kind v1alpha1.WarningType, format string, args ...any)
 
 // strictWarnings say who is cut off by STRICT, and whom it does not secure.
 func strictWarnings(r report, add addWarning) {
-	if failed := r.Decision.FailedCallers; len(failed) > 0 && r.mtls.Stage == v1alpha1.StageEnforced {
-		add(v1alpha1.WarningVerificationFailed, "Callers fail since the switch to STRICT, and nothing is rolled back: %s.", names(failed))
+	if text := failedForGood(r); text != "" {
+		add(v1alpha1.WarningVerificationFailed, "%s", text)
 	}
 	if r.mtls.Stage != v1alpha1.StageEnforced && r.mtls.Stage != v1alpha1.StageVerifying {
 		return
@@ -119,7 +120,7 @@ func withheld(r report, host facts.Host, add addWarning) {
 // rolloutWarnings say what the rollout cannot see.
 func rolloutWarnings(r report, add addWarning) {
 	if r.Spec.AsksStrict() && r.Spec.Strategy == v1alpha1.StrategyImmediate {
-		add(v1alpha1.WarningObservationSkipped, "With rollout.strategy Immediate STRICT does not wait until it is known who calls: plaintext callers, if there are any, are refused.")
+		add(v1alpha1.WarningObservationSkipped, "%s", skipped(r))
 	}
 	if r.Decision.Observe && r.Seen.Completeness == traffic.Complete && !r.Seen.ConnectionsVisible {
 		add(v1alpha1.WarningStreamsNotVisible, "The proxies do not expose their connection statistics, so a plaintext stream that was opened before the observation window and is still open cannot be seen. Expose them by proxyStatsMatcher with inclusionSuffixes downstream_cx_active and downstream_cx_ssl_active.")
@@ -128,9 +129,64 @@ func rolloutWarnings(r report, add addWarning) {
 		add(v1alpha1.WarningRemoteClustersNotVisible, "The operator may not list the Secrets of Istio's namespace by which istiod reaches other clusters, so it cannot tell whether the target has pods there. If the mesh has other clusters, apply config/remote-clusters; docs/install.md says what that allows.")
 	}
 	scheduledWarning(r, add)
-	if r.mtls.Stage == v1alpha1.StageVerifying && r.Spec.Rollback == v1alpha1.RollbackAutomatic {
-		add(v1alpha1.WarningCallersNotVisible, "Verification waits out its window and watches the target's own proxies. It cannot see failures on the callers' side, so it does not roll back because of them.")
+	if r.mtls.Stage == v1alpha1.StageVerifying {
+		sightWarning(r, add)
 	}
+}
+
+// sightWarning says whose failures verification cannot see.
+func sightWarning(r report, add addWarning) {
+	const besides = "The target's own proxies are watched, but they do not know whom they refuse in the handshake."
+	switch {
+	case len(r.Sight.Unseen) > 0:
+		add(v1alpha1.WarningCallersNotVisible, "Verification cannot see whether the calls of these callers fail: %s. %s", names(r.Sight.Unseen), besides)
+	case len(r.Sight.Callers) == 0:
+		add(v1alpha1.WarningCallersNotVisible, "Verification cannot see whether calls fail, because no caller by mutual TLS is known from the observation window. %s", besides)
+	}
+}
+
+// failedForGood names the callers that failed although nothing is rolled back. They are known only when it happens, so what
+// was said then stays as long as this STRICT does.
+func failedForGood(r report) string {
+	if r.mtls.Stage != v1alpha1.StageEnforced {
+		return ""
+	}
+	if failed := r.Decision.FailedCallers; len(failed) > 0 {
+		return "Callers fail since the switch to STRICT, and nothing is rolled back: " + names(failed) + "."
+	}
+	return remembers(r, v1alpha1.WarningVerificationFailed)
+}
+
+// skipped says what a switch without observation rests on: nothing but the gates that were open in that moment.
+func skipped(r report) string {
+	text := "With rollout.strategy Immediate STRICT does not wait until it is known who calls: plaintext callers, if there are any, are refused."
+	if !r.Decision.Switched || !written(r.Input) {
+		return or(remembers(r, v1alpha1.WarningObservationSkipped), text)
+	}
+	var kinds []string
+	for _, kind := range r.Decision.Skipped {
+		kinds = append(kinds, string(kind))
+	}
+	held := "None of the gates that can be judged without observation was closed when STRICT was written."
+	if len(kinds) > 0 {
+		held = "These gates were closed when STRICT was written, and held nothing: " + strings.Join(kinds, ", ") + "."
+	}
+	return sentences(text, held)
+}
+
+// remembers is what a warning said before, if it was about the same STRICT; empty otherwise.
+func remembers(r report, kind v1alpha1.WarningType) string {
+	before := r.Profile.Status
+	if before.MTLS == nil || before.MTLS.Stage != v1alpha1.StageEnforced || r.mtls.Stage != v1alpha1.StageEnforced ||
+		before.ObservedGeneration != r.Profile.Generation || !before.MTLS.EnforcedTime.Equal(r.mtls.EnforcedTime) {
+		return ""
+	}
+	for _, w := range before.Warnings {
+		if w.Type == kind {
+			return w.Message
+		}
+	}
+	return ""
 }
 
 // scheduledWarning names the jobs that the window may have missed.

@@ -1,0 +1,146 @@
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/resolve"
+	"github.com/servicesecurity/operator/controllers/rollout"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+const (
+	// callsTimeout bounds one reading of the callers' proxies.
+	callsTimeout = 10 * time.Second
+	// callsBefore is for how many intervals before a window is full the callers' proxies are read: what fails already is no
+	// fault of the switch.
+	callsBefore = 4
+)
+
+// watch reads what the callers' own proxies count of their calls, around the switch and while it is verified. At no other time
+// does it read anything.
+func (p *run) watch(ctx context.Context) {
+	switched := p.switchedAt()
+	if !p.watches(switched) {
+		p.known.calls, p.known.meshed = nil, nil
+		return
+	}
+	if p.known.calls == nil {
+		p.known.calls = &rollout.CallHistory{}
+	}
+	// Only who succeeded before the switch counts. After a restart these are taken from what the target's proxies have counted
+	// in their lives.
+	if switched.IsZero() || len(p.known.meshed) == 0 {
+		p.known.meshed = p.out.Seen.Meshed
+	}
+	callers, err := p.senders(ctx)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "Finding the callers' pods failed")
+		return
+	}
+	within, cancel := context.WithTimeout(ctx, callsTimeout)
+	defer cancel()
+	p.known.calls.Note(p.Calls.Calls(within, traffic.CallsRequest{Services: services(p.out.Facts, p.profile.Namespace, p.Resolver), Callers: callers}), switched)
+}
+
+// switchedAt is when STRICT was written, while its verification goes on; zero otherwise. The cache may not have it yet.
+func (p *run) switchedAt() time.Time {
+	if own := p.out.Facts.Policy; own.Owned && !own.SwitchedAt.IsZero() {
+		return own.SwitchedAt
+	}
+	return p.known.held.SwitchedAt
+}
+
+// watches says whether the callers' side matters now: while the switch is verified, and shortly before it.
+func (p *run) watches(switched time.Time) bool {
+	spec, d := p.out.Spec, p.out.Decision
+	switch {
+	case p.Calls == nil, !spec.AsksStrict(), spec.Strategy != v1alpha1.StrategyStaged, spec.VerificationWindow == 0:
+		return false
+	case !switched.IsZero(), p.out.Facts.Live:
+		return true
+	}
+	mtls := p.profile.Status.MTLS
+	near := !d.Eligible.IsZero() && d.Eligible.Sub(p.out.Now) <= callsBefore*p.Interval
+	return near && mtls != nil && (mtls.Stage == v1alpha1.StageObserving || mtls.Stage == v1alpha1.StageAwaitingApproval)
+}
+
+// senders are the callers with the proxies that send their calls. One without a workload's name stands for all workloads under
+// its identity.
+func (p *run) senders(ctx context.Context) ([]traffic.CallerProxies, error) {
+	type identity struct{ namespace, account string }
+	pods := map[identity][]facts.Pod{}
+	proxies := map[string][]traffic.Proxy{}
+	for _, caller := range p.known.meshed {
+		namespace, account, ok := caller.Identity()
+		if !ok {
+			proxies[caller.Name()] = nil
+			continue
+		}
+		id := identity{namespace, account}
+		if _, read := pods[id]; !read {
+			found, err := p.Resolver.Senders(ctx, namespace, account)
+			if err != nil {
+				return nil, err
+			}
+			pods[id] = found
+		}
+		addSenders(proxies, caller, pods[id])
+	}
+	out := make([]traffic.CallerProxies, 0, len(proxies))
+	for _, name := range slices.Sorted(maps.Keys(proxies)) {
+		out = append(out, traffic.CallerProxies{Name: name, Proxies: few(proxies[name])})
+	}
+	return out[:min(len(out), traffic.MaxMeshedCallers)], nil
+}
+
+// addSenders adds a caller's pods, by the name of its workload.
+func addSenders(proxies map[string][]traffic.Proxy, caller traffic.MeshedCaller, pods []facts.Pod) {
+	found := false
+	for _, pod := range pods {
+		if caller.Workload != "" && caller.Workload != pod.Workload {
+			continue
+		}
+		found = true
+		name := pod.Namespace + "/" + pod.Workload
+		proxy := traffic.Proxy{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Workload: pod.Workload, Address: pod.IP, Created: pod.Created}
+		if !slices.Contains(proxies[name], proxy) {
+			proxies[name] = append(proxies[name], proxy)
+		}
+	}
+	if !found && proxies[caller.Name()] == nil {
+		proxies[caller.Name()] = nil
+	}
+}
+
+// few are the oldest of a caller's pods, which stay the same from reading to reading.
+func few(proxies []traffic.Proxy) []traffic.Proxy {
+	slices.SortFunc(proxies, func(a, b traffic.Proxy) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
+	})
+	return proxies[:min(len(proxies), traffic.MaxCallerProxies)]
+}
+
+// services are those that clients call to reach the target.
+func services(f facts.Facts, namespace string, resolver *resolve.Resolver) traffic.Services {
+	domain := cmp.Or(resolver.ClusterDomain, resolve.DefaultClusterDomain)
+	switch f.Target.Scope {
+	case v1alpha1.ScopeMesh:
+		return traffic.Services{Suffix: ".svc." + domain}
+	case v1alpha1.ScopeNamespace:
+		return traffic.Services{Suffix: "." + namespace + ".svc." + domain}
+	case v1alpha1.ScopeWorkload, v1alpha1.ScopeGateway:
+	}
+	var out traffic.Services
+	for _, host := range f.Hosts {
+		out.Names = append(out.Names, host.Name)
+	}
+	return out
+}
