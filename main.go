@@ -73,8 +73,8 @@ func run(f flags) error {
 		Clock: clock.RealClock{}, Interval: f.ObservationInterval, Timeout: f.scrapeTimeout, Concurrency: f.scrapeConcurrency,
 	})
 	var err error
-	f.DryRuns, f.Calls = proxies, proxies
-	if f.Observer, err = newObserver(f, proxies); err != nil {
+	f.DryRuns = proxies
+	if f.Observer, f.Calls, err = newObserver(f, proxies); err != nil {
 		return err
 	}
 	mgr, err := newManager(f)
@@ -94,16 +94,17 @@ func run(f flags) error {
 }
 
 // newObserver chooses the source: a Prometheus-compatible server if one is named, otherwise the targets' proxies.
-func newObserver(f flags, proxies traffic.Observer) (traffic.Observer, error) {
+func newObserver(f flags, proxies *sidecar.Observer) (traffic.Observer, traffic.CallObserver, error) {
 	options := f.prometheus
 	if options.URL == "" {
 		if options.ConfigFile != "" || options.Cluster != "" || options.Matchers != "" {
-			return nil, errors.New("reading the flags: those of Prometheus need --prometheus-url")
+			return nil, nil, errors.New("reading the flags: those of Prometheus need --prometheus-url")
 		}
-		return proxies, nil
+		return proxies, proxies, nil
 	}
 	options.Clock, options.Interval, options.Direct, options.Log = clock.RealClock{}, f.ObservationInterval, proxies, ctrl.Log.WithName("prometheus")
-	return promql.New(options)
+	server, err := promql.New(options)
+	return server, server, err
 }
 
 func newManager(f flags) (manager.Manager, error) {

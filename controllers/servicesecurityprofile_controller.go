@@ -180,7 +180,9 @@ func (p *run) reread(ctx context.Context) error {
 func (p *run) observe(ctx context.Context) {
 	within, cancel := context.WithTimeout(ctx, observationTimeout)
 	defer cancel()
-	p.out.Seen = p.Observer.Observe(within, request(p.profile, p.out.Spec, p.out.Facts, p.out.Now))
+	asked := request(p.profile, p.out.Spec, p.out.Facts, p.out.Now)
+	asked.Readings = asked.Readings || p.near()
+	p.out.Seen = p.Observer.Observe(within, asked)
 	p.out.Now = p.Clock.Now()
 	p.watch(ctx)
 	observations.WithLabelValues(string(p.out.Seen.Completeness)).Inc()

@@ -40,6 +40,9 @@ func (p *run) watch(ctx context.Context) {
 	if switched.IsZero() || len(p.known.meshed) == 0 {
 		p.known.meshed = p.out.Seen.Meshed
 	}
+	if len(p.known.meshed) == 0 {
+		return
+	}
 	callers, err := p.senders(ctx)
 	if err != nil {
 		log.FromContext(ctx).Error(err, "Finding the callers' pods failed")
@@ -47,7 +50,9 @@ func (p *run) watch(ctx context.Context) {
 	}
 	within, cancel := context.WithTimeout(ctx, callsTimeout)
 	defer cancel()
-	p.known.calls.Note(p.Calls.Calls(within, traffic.CallsRequest{Services: services(p.out.Facts, p.profile.Namespace, p.Resolver), Callers: callers}), switched)
+	p.known.calls.Note(p.Calls.Calls(within, traffic.CallsRequest{
+		Profile: string(p.profile.UID), Services: services(p.out.Facts, p.profile.Namespace, p.Resolver), Callers: callers,
+	}), switched)
 }
 
 // switchedAt is when STRICT was written, while its verification goes on; zero otherwise. The cache may not have it yet.
@@ -60,16 +65,20 @@ func (p *run) switchedAt() time.Time {
 
 // watches says whether the callers' side matters now: while the switch is verified, and shortly before it.
 func (p *run) watches(switched time.Time) bool {
-	spec, d := p.out.Spec, p.out.Decision
-	switch {
-	case p.Calls == nil, !spec.AsksStrict(), spec.Strategy != v1alpha1.StrategyStaged, spec.VerificationWindow == 0:
+	spec := p.out.Spec
+	if p.Calls == nil || !spec.AsksStrict() || spec.Strategy != v1alpha1.StrategyStaged || spec.VerificationWindow == 0 {
 		return false
-	case !switched.IsZero(), p.out.Facts.Live:
-		return true
 	}
-	mtls := p.profile.Status.MTLS
-	near := !d.Eligible.IsZero() && d.Eligible.Sub(p.out.Now) <= callsBefore*p.Interval
-	return near && mtls != nil && (mtls.Stage == v1alpha1.StageObserving || mtls.Stage == v1alpha1.StageAwaitingApproval)
+	return !switched.IsZero() || p.out.Facts.Live || p.near()
+}
+
+// near says that the window is full, or almost, and that no gate was closed.
+func (p *run) near() bool {
+	mtls, eligible := p.profile.Status.MTLS, p.out.Decision.Eligible
+	if mtls == nil || eligible.IsZero() || eligible.Sub(p.out.Now) > callsBefore*p.Interval {
+		return false
+	}
+	return mtls.Stage == v1alpha1.StageObserving || mtls.Stage == v1alpha1.StageAwaitingApproval
 }
 
 // senders are the callers with the proxies that send their calls. One without a workload's name stands for all workloads under

@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -55,9 +56,25 @@ type CallObserver interface {
 
 // CallsRequest asks for the calls of some callers to a target.
 type CallsRequest struct {
+	// Profile identifies the profile across calls: its UID.
+	Profile string
 	// Services are the target's.
 	Services Services
 	Callers  []CallerProxies
+}
+
+// Unserved is the answer for a target that no Service leads to: the callers' metrics name nothing else.
+func (r CallsRequest) Unserved(now time.Time) Calls {
+	return r.Unread(now, "no Service leads to the target, by which its calls could be told")
+}
+
+// Unread is the answer when nothing could be read, and why.
+func (r CallsRequest) Unread(now time.Time, why string) Calls {
+	out := Calls{Time: now}
+	for _, caller := range r.Callers {
+		out.Callers = append(out.Callers, CallerCalls{Name: caller.Name, Unread: why})
+	}
+	return out
 }
 
 // CallerProxies is a caller with the proxies that send its calls.
@@ -112,4 +129,58 @@ type PodCalls struct {
 	// Failed are those that found no connection, or lost it before there was an answer. What was never sent, because there
 	// was no endpoint or a limit was reached, is neither.
 	Failed int64
+}
+
+// lostFlags are UF, no connection or no TLS handshake, and UC, a connection that the server ended. Of a request in plaintext
+// STRICT makes UC, of a connection of TCP it makes resetFlag, and of TLS that is not the mesh's UF, with URX for the retries.
+// URX alone is an answer that was asked for again in vain, and a request that is reset had a connection.
+//
+// unsentFlags say nothing of the server: no endpoint, a limit, no route, a client that went away, a timeout.
+var (
+	lostFlags   = []string{"UF", "UC"}
+	unsentFlags = []string{"UH", "UO", "NR", "NC", "RL", "RLSE", "DC", "DT", "UT", "SI", "DPE", "IH", "FI", "DI", "OM"}
+)
+
+const resetFlag = "UR"
+
+// CallTally sums up what a proxy has counted of its own calls, series by series. The zero value is empty.
+type CallTally struct{ arrived, failed, opened, lost int64 }
+
+// Requests takes in a series of istio_requests_total with these response_flags.
+func (t *CallTally) Requests(flags string, n int64) {
+	all := strings.Split(flags, ",")
+	switch {
+	case anyOf(all, lostFlags):
+		t.failed = sum(t.failed, n)
+	case !anyOf(all, unsentFlags):
+		t.arrived = sum(t.arrived, n)
+	}
+}
+
+// Opened takes in a series of istio_tcp_connections_opened_total.
+func (t *CallTally) Opened(n int64) { t.opened = sum(t.opened, n) }
+
+// Closed takes in a series of istio_tcp_connections_closed_total with these response_flags.
+func (t *CallTally) Closed(flags string, n int64) {
+	if all := strings.Split(flags, ","); anyOf(all, lostFlags) || slices.Contains(all, resetFlag) {
+		t.lost = sum(t.lost, n)
+	}
+}
+
+// Calls takes requests and connections together. A connection is counted when it opens, and once more when it closes.
+func (t *CallTally) Calls() PodCalls {
+	return PodCalls{Arrived: sum(t.arrived, max(0, t.opened-t.lost)), Failed: sum(t.failed, t.lost)}
+}
+
+func anyOf(some, of []string) bool {
+	return slices.ContainsFunc(some, func(one string) bool { return slices.Contains(of, one) })
+}
+
+// sum stays at the largest number instead of going over it. What is below zero is no count.
+func sum(a, b int64) int64 {
+	b = max(0, b)
+	if a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
 }

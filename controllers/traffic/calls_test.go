@@ -1,6 +1,7 @@
 package traffic_test
 
 import (
+	"math"
 	"testing"
 
 	"github.com/servicesecurity/operator/controllers/traffic"
@@ -47,6 +48,42 @@ func TestServices(t *testing.T) {
 			}
 			if tc.services.Has("a.bar.svc.cluster.local") || tc.services.Has("") || tc.services.Empty() != tc.wantEmpty {
 				t.Errorf("it has what it has not, or empty: %t", tc.services.Empty())
+			}
+		})
+	}
+}
+
+func TestCallTally(t *testing.T) {
+	for name, tc := range map[string]struct {
+		tell                    func(*traffic.CallTally)
+		wantArrived, wantFailed int64
+	}{
+		"nothing":                  {func(*traffic.CallTally) {}, 0, 0},
+		"an answer":                {func(c *traffic.CallTally) { c.Requests("-", 3) }, 3, 0},
+		"no flags":                 {func(c *traffic.CallTally) { c.Requests("", 3) }, 3, 0},
+		"flags that nobody knows":  {func(c *traffic.CallTally) { c.Requests("XYZ", 3) }, 3, 0},
+		"retries used up":          {func(c *traffic.CallTally) { c.Requests("URX", 3) }, 3, 0},
+		"a stream that was reset":  {func(c *traffic.CallTally) { c.Requests("UR", 3) }, 3, 0},
+		"a connection that ended":  {func(c *traffic.CallTally) { c.Requests("UC", 3) }, 0, 3},
+		"no connection, retried":   {func(c *traffic.CallTally) { c.Requests("URX,UF", 1); c.Requests("UF,URX", 2) }, 0, 3},
+		"lost and hung up":         {func(c *traffic.CallTally) { c.Requests("DC,UC", 3) }, 0, 3},
+		"no endpoint":              {func(c *traffic.CallTally) { c.Requests("UH", 3) }, 0, 0},
+		"a limit":                  {func(c *traffic.CallTally) { c.Requests("UO,URX", 3) }, 0, 0},
+		"a timeout":                {func(c *traffic.CallTally) { c.Requests("UT", 3) }, 0, 0},
+		"the client hung up":       {func(c *traffic.CallTally) { c.Requests("DC", 3) }, 0, 0},
+		"open connections":         {func(c *traffic.CallTally) { c.Opened(3) }, 3, 0},
+		"closed ones":              {func(c *traffic.CallTally) { c.Opened(3); c.Closed("-", 3) }, 3, 0},
+		"reset ones":               {func(c *traffic.CallTally) { c.Opened(3); c.Closed("UR", 2) }, 1, 2},
+		"closed and never opened":  {func(c *traffic.CallTally) { c.Closed("UF", 2) }, 0, 2},
+		"beyond what can be told":  {func(c *traffic.CallTally) { c.Requests("UC", math.MaxInt64); c.Requests("UC", 1) }, 0, math.MaxInt64},
+		"below zero is no count":   {func(c *traffic.CallTally) { c.Requests("UC", -5); c.Requests("-", -5) }, 0, 0},
+		"requests and connections": {func(c *traffic.CallTally) { c.Requests("-", 1); c.Requests("UC", 2); c.Opened(10); c.Closed("UC", 4) }, 7, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var tally traffic.CallTally
+			tc.tell(&tally)
+			if got := tally.Calls(); got.Arrived != tc.wantArrived || got.Failed != tc.wantFailed {
+				t.Errorf("%d arrived and %d failed, want %d and %d", got.Arrived, got.Failed, tc.wantArrived, tc.wantFailed)
 			}
 		})
 	}

@@ -8,5 +8,7 @@
 // lost is what a process counted after its last scrape: a proxy that restarted or went away is a gap, unless its last word
 // was heard by a direct reading. A time is never taken for earlier than it was, on the server's clock or on the operator's.
 //
-// client.go and poller.go talk to the server; query.go, history.go, match.go and conclude.go are pure.
+// Around a switch one more query asks what the callers' proxies have counted of their calls, for all profiles together.
+//
+// client.go, poller.go and calls.go talk to the server; query.go, history.go, match.go and conclude.go are pure.
 package promql

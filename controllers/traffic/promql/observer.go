@@ -43,12 +43,14 @@ type Options struct {
 	Log logr.Logger
 }
 
-// Observer is a traffic.Observer that reads a Prometheus-compatible server.
+// Observer is a traffic.Observer and a traffic.CallObserver that reads a Prometheus-compatible server.
 type Observer struct {
 	poller   *poller
 	direct   traffic.Observer
 	clock    clock.PassiveClock
 	interval time.Duration
+
+	callers *callers
 
 	mu       sync.Mutex
 	profiles map[string]*profile
@@ -85,7 +87,7 @@ func New(options Options) (*Observer, error) {
 			client: client, schema: labels, clock: ticker, interval: interval, timeout: timeout, steps: historySteps, log: options.Log,
 			needs: map[string]need{},
 		},
-		direct: options.Direct, clock: ticker, interval: interval, profiles: map[string]*profile{},
+		direct: options.Direct, callers: newCallers(), clock: ticker, interval: interval, profiles: map[string]*profile{},
 	}, nil
 }
 

@@ -46,6 +46,8 @@ type poller struct {
 	history *history
 	last    poll
 	warned  map[string]struct{}
+	// callsAsked is when the server was last asked about callers.
+	callsAsked time.Time
 }
 
 // poll is the last one.
@@ -79,7 +81,7 @@ func (p *poller) require(ctx context.Context, profile string, n need) error {
 	p.needs[profile] = n
 	if p.polling == nil {
 		// So many queries an interval, and never more than six of them.
-		if age := n.at.Sub(p.last.began); !p.last.began.IsZero() && age >= 0 && age < p.interval*queriesPerPoll/6 {
+		if age := n.at.Sub(p.last.began); !p.last.began.IsZero() && age >= 0 && age < p.interval*p.queries(n.at)/6 {
 			p.mu.Unlock()
 			return nil
 		}
@@ -93,6 +95,14 @@ func (p *poller) require(ctx context.Context, profile string, n need) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// queries is how many are asked in an interval now, with that about callers.
+func (p *poller) queries(now time.Time) time.Duration {
+	if !p.callsAsked.IsZero() && now.Sub(p.callsAsked).Abs() <= 2*p.interval {
+		return queriesPerPoll + 1
+	}
+	return queriesPerPoll
 }
 
 // start begins a poll, which whoever asked for it may not live to see the end of.
