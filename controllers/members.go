@@ -210,6 +210,9 @@ func (p *run) learnMembers() {
 	for _, m := range p.members {
 		m.out.ApplyError, m.out.Applied = p.out.ApplyError, p.out.Applied
 		m.learn()
+		if m.out.Decision.Stage == v1alpha1.StageVerifying {
+			p.out.Sight = p.out.Sight.And(m.out.Sight)
+		}
 	}
 }
 

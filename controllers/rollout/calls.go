@@ -244,6 +244,16 @@ func (h *CallHistory) Sight() Sight {
 	return s
 }
 
+// And is the sight of two workloads of one namespace. A caller that is seen for one of them only is not seen.
+func (s Sight) And(other Sight) Sight {
+	all := Sight{Callers: slices.Concat(s.Callers, other.Callers), Unseen: slices.Concat(s.Unseen, other.Unseen)}
+	for _, names := range []*[]string{&all.Callers, &all.Unseen} {
+		slices.Sort(*names)
+		*names = slices.Compact(*names)
+	}
+	return all
+}
+
 func (c *callerHistory) unseen() string {
 	counted := false
 	for _, pod := range c.pods {
