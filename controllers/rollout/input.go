@@ -74,6 +74,8 @@ type Previous struct {
 	NextAttempt   time.Time
 	Attempts      int32
 	Approval      v1alpha1.ApprovalStatus
+	// Unobserved says that a part of the target took traffic that no proxy counts; see Unobserved.
+	Unobserved bool
 }
 
 // PreviousOf reads what status kept.
@@ -86,6 +88,7 @@ func PreviousOf(status v1alpha1.ServiceSecurityProfileStatus) Previous {
 	out.Stage, out.Inherited, out.Attempts = mtls.Stage, mtls.InheritedMode, mtls.Attempts
 	out.CleanSince, out.LastPlaintext = instant(mtls.CleanSinceTime), instant(mtls.LastPlaintextTime)
 	out.Enforced, out.NextAttempt = instant(mtls.EnforcedTime), instant(mtls.NextAttemptTime)
+	out.Unobserved = Unobserved(mtls.Blockers)
 	if mtls.Approval != nil {
 		out.Approval = *mtls.Approval
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
@@ -80,6 +81,10 @@ func cleanSince(in Input) time.Time {
 		return in.Now
 	}
 	switch {
+	case unobserved(in):
+		return time.Time{}
+	case in.Previous.Unobserved:
+		return in.Now
 	case in.Seen.Completeness != traffic.Complete:
 		// The observer may yet find that nothing was missed; until then the telemetry gate is closed.
 		return before
@@ -88,6 +93,20 @@ func cleanSince(in Input) time.Time {
 	}
 	return notAfter(latest(in.Seen.Since, lastPlaintext(in), before), in.Now)
 }
+
+// hiding are the gates behind which a part of the target takes traffic that no proxy counts, so that no stretch may
+// include them.
+var hiding = []v1alpha1.BlockerType{
+	v1alpha1.BlockerPodsNotInMesh, v1alpha1.BlockerAmbientUnsupported, v1alpha1.BlockerWorkloadEntry, v1alpha1.BlockerRemoteCluster,
+	v1alpha1.BlockerPortsExcluded, v1alpha1.BlockerTelemetryOverridden,
+}
+
+// Unobserved says whether any of the blockers, as status kept them, hides traffic from the proxies' metrics.
+func Unobserved(blockers []v1alpha1.Blocker) bool {
+	return slices.ContainsFunc(blockers, func(b v1alpha1.Blocker) bool { return slices.Contains(hiding, b.Type) })
+}
+
+func unobserved(in Input) bool { return Unobserved(closed(in, gates)) }
 
 // seenTime is the time of the reading. One from the future is the work of a clock that jumped back, and proves no more
 // than what was until now.

@@ -1,0 +1,47 @@
+package rollout_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/rollout"
+)
+
+// What a part of the target takes while no proxy counts it is no evidence, however clean the other part is: a stretch never
+// includes such a time.
+func TestStretchIsObservedInFull(t *testing.T) {
+	outsider := sidecar("httpbin-2")
+	outsider.Membership = facts.MemberNone
+	excluded := sidecar("httpbin-1")
+	excluded.ExcludedPorts = []string{"9443"}
+	for name, hide := range map[string]func(*facts.Facts){
+		"a pod without a sidecar":              func(f *facts.Facts) { f.Pods = append(f.Pods, outsider) },
+		"a port that bypasses the proxy":       func(f *facts.Facts) { f.Pods = []facts.Pod{excluded} },
+		"a WorkloadEntry":                      func(f *facts.Facts) { f.WorkloadEntries = []string{"foo/vm"} },
+		"a remote cluster":                     func(f *facts.Facts) { f.RemoteClusters = []string{"west"} },
+		"a Telemetry that disables the metric": func(f *facts.Facts) { f.TelemetryOverrides = []string{"foo/quiet"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := full()
+			hide(&in.Facts)
+			hidden := rollout.Next(in)
+			if !hidden.CleanSince.IsZero() || !hidden.Eligible.IsZero() || hidden.Stage != v1alpha1.StageBlocked {
+				t.Errorf("while it is there: %s since %s, eligible %s", hidden.Stage, hidden.CleanSince, hidden.Eligible)
+			}
+			in = full()
+			in.Previous.Stage, in.Previous.CleanSince = hidden.Stage, hidden.CleanSince
+			in.Previous.Unobserved = rollout.Unobserved(hidden.Blockers)
+			after := rollout.Next(in)
+			if !after.CleanSince.Equal(in.Now) || after.Switched {
+				t.Errorf("once it is gone: switched %t, clean since %s, not %s", after.Switched, after.CleanSince, in.Now)
+			}
+			pass(&in, time.Minute)
+			in.Previous.CleanSince, in.Previous.Unobserved = after.CleanSince, false
+			if got := rollout.Next(in); !got.CleanSince.Equal(after.CleanSince) {
+				t.Errorf("a minute later: clean since %s, not %s", got.CleanSince, after.CleanSince)
+			}
+		})
+	}
+}
