@@ -109,7 +109,7 @@ type Observation struct {
 	Since time.Time
 	// Gap says why the stretch restarted at this reading; empty if it did not.
 	Gap string
-	// LastPlaintext is when plaintext on a port that matters was last seen; zero if never.
+	// LastPlaintext is when plaintext on a port that matters was last seen, an open connection included; zero if never.
 	LastPlaintext time.Time
 	// OpenPlaintext counts plaintext connections that are open now on ports that matter.
 	OpenPlaintext int64

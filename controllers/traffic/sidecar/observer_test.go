@@ -255,9 +255,9 @@ func TestObserve(t *testing.T) {
 	o.Forget("p")
 	told = append(told, tell(o.Observe(t.Context(), request)))
 	want := []string{
-		"Complete/NoTraffic, since 0s, open 3, legacy/cron TCP 0",
+		"Complete/NoTraffic, since 0s, plaintext 0s, open 3, legacy/cron TCP 0",
 		"Complete, since 0s, plaintext 10s, open 3, /unknown HTTP 3, legacy/cron TCP 0",
-		"Complete/NoTraffic, since 10s, open 3, legacy/cron TCP 0",
+		"Complete/NoTraffic, since 10s, plaintext 10s, open 3, legacy/cron TCP 0",
 	}
 	if diff := cmp.Diff(want, told); diff != "" {
 		t.Errorf("observations (-want +got):\n%s", diff)
@@ -279,8 +279,8 @@ func TestObserveConfirmsPlaintextConnections(t *testing.T) {
 	}{
 		"none":         {[]string{text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 1},
 		"an illusion":  {[]string{text(5, 5, 2, 1), text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 2},
-		"another one":  {[]string{text(5, 5, 2, 1), text(9, 8, 3, 1)}, "Complete/NoTraffic, since 0s, open 1", 2},
-		"a real one":   {[]string{text(5, 4, 2, 1), text(5, 4, 2, 1)}, "Complete/NoTraffic, since 0s, open 1", 2},
+		"another one":  {[]string{text(5, 5, 2, 1), text(9, 8, 3, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
+		"a real one":   {[]string{text(5, 4, 2, 1), text(5, 4, 2, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
 		"a bad second": {[]string{text(5, 4, 2, 1), "<p>"}, "Unavailable/SourceUnavailable: The proxy of pod foo/pod-0 cannot be read: it answered with HTML, not with metrics. See what answers on port 15090 of the pod: it should be its istio-proxy container.", 2},
 	} {
 		t.Run(name, func(t *testing.T) {

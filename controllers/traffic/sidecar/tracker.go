@@ -313,8 +313,10 @@ func (p *pass) settle() {
 		t.flowed = t.flowed || p.mutual > 0
 		t.mutual = add(t.mutual, p.mutual)
 	}
-	if p.plaintext {
-		t.lastPlaintext, t.mutual, t.flowed = p.now, 0, true
+	if p.plaintext || p.open > 0 {
+		// A connection that is open is plaintext now, whether it moves or not: its end may come with that of its pod, and then
+		// nobody counts it.
+		t.lastPlaintext, t.mutual, t.flowed = p.now, 0, t.flowed || p.plaintext
 		if p.uncertain {
 			t.lastUncertain = p.now.wall
 		}

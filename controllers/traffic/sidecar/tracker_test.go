@@ -77,13 +77,25 @@ func TestTracker(t *testing.T) {
 			want: []string{
 				"Complete/NoTraffic, since 0s",
 				"Complete, since 0s, plaintext 10s, open 1, legacy/db-client TCP 1",
-				"Complete, since 0s, plaintext 10s, open 1, legacy/db-client TCP 1",
+				"Complete, since 0s, plaintext 20s, open 1, legacy/db-client TCP 1",
 				"Complete, since 0s, plaintext 30s, legacy/db-client TCP 1",
 			},
 		},
 		"a plaintext TCP connection from before the first reading is open, and its caller named": {
 			steps: []step{pod("a"), plus("a", plainTCPOpen, 3), plus("a", plainTCPClose, 1), read},
-			want:  []string{"Complete/NoTraffic, since 0s, open 2, legacy/db-client TCP 0"},
+			want:  []string{"Complete/NoTraffic, since 0s, plaintext 0s, open 2, legacy/db-client TCP 0"},
+		},
+		"a plaintext connection that goes with its pod was there until then": {
+			steps: []step{
+				pod("a"), pod("b"), plus("a", plainTCPOpen, 1), read, next, next, terminating("a"), next, gone("a"), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s, plaintext 0s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 0s, plaintext 10s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 0s, plaintext 20s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 0s, plaintext 30s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 0s, plaintext 30s, legacy/db-client TCP 0",
+			},
 		},
 		"a plaintext TCP connection that only moves bytes is plaintext": {
 			steps: []step{pod("a"), plus("a", plainTCPBytes, 100), read, plus("a", plainTCPBytes, 1), next},
@@ -91,7 +103,7 @@ func TestTracker(t *testing.T) {
 		},
 		"plaintext HTTP connections are open where the proxy exposes them": {
 			steps: []step{pod("a"), exposes("a", port8000, 9, 7, 3, 2), exposes("a", "InboundPassthroughCluster", 1, 0, 1, 0), read},
-			want:  []string{"Complete/NoTraffic, since 0s, open 2"},
+			want:  []string{"Complete/NoTraffic, since 0s, plaintext 0s, open 2"},
 		},
 		"mutual TLS is counted anew after plaintext": {
 			steps: []step{pod("a"), read, plus("a", mtlsHTTP, 5), next, plus("a", mtlsHTTP, 5), plus("a", plainHTTP, 1), next, plus("a", mtlsHTTP, 2), next},
@@ -365,7 +377,7 @@ func TestTracker(t *testing.T) {
 		},
 		"plaintext on a connection that was open before matters, though it is closed now": {
 			steps: []step{pod("a"), except(9000), exposes("a", port8000, 9, 8, 1, 0), read, plus("a", plainHTTP, 1), exposes("a", port8000, 9, 8, 0, 0), next},
-			want:  []string{"Complete/NoTraffic, since 0s, open 1", "Complete, since 0s, plaintext 10s, legacy/cron HTTP 1"},
+			want:  []string{"Complete/NoTraffic, since 0s, plaintext 0s, open 1", "Complete, since 0s, plaintext 10s, legacy/cron HTTP 1"},
 		},
 		"plaintext on a port that no Service knows always matters": {
 			steps: []step{pod("a"), except(9000), exposes("a", "InboundPassthroughCluster", 0, 0, 0, 0), read, plus("a", plainHTTP, 1), exposes("a", "InboundPassthroughCluster", 1, 0, 0, 0), next},
@@ -398,11 +410,11 @@ func TestTracker(t *testing.T) {
 		},
 		"only the open connections of ports that matter count": {
 			steps: []step{pod("a"), except(9000), exposes("a", port8000, 5, 2, 3, 1), exposes("a", port9000, 5, 2, 3, 1), read},
-			want:  []string{"Complete/NoTraffic, since 0s, open 2"},
+			want:  []string{"Complete/NoTraffic, since 0s, plaintext 0s, open 2"},
 		},
 		"of ports that are listed only those matter": {
 			steps: []step{pod("a"), request(func(r *traffic.Request) { r.Ports = traffic.PortSet{Ports: []int32{8000}} }), exposes("a", port8000, 5, 2, 3, 1), exposes("a", port9000, 5, 2, 3, 1), read},
-			want:  []string{"Complete/NoTraffic, since 0s, open 2"},
+			want:  []string{"Complete/NoTraffic, since 0s, plaintext 0s, open 2"},
 		},
 		"excepting a port less is a gap if plaintext was seen on it": {
 			steps: []step{
