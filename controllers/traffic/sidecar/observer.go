@@ -114,10 +114,9 @@ func (o *Observer) profile(name string) *profile {
 	return p
 }
 
-// now reads both clocks at once. Round strips the ticking clock from the one on the wall.
+// now reads both clocks. Round strips the ticking clock from the one on the wall; Since reads the ticking one alone.
 func (o *Observer) now() instant {
-	now := o.clock.Now()
-	return instant{wall: now.Round(0), mono: now.Sub(o.epoch)}
+	return instant{wall: o.clock.Now().Round(0), mono: o.clock.Since(o.epoch)}
 }
 
 // scrapeAll reads all proxies that have an address. The tracker is only looked at.

@@ -1,0 +1,22 @@
+package controllers
+
+import (
+	"time"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/rollout"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// What one reconcile hands to the next by way of status, for whoever drives the pure core without a cluster: test/simulation.
+
+// RequestOf is what a reconcile asks the observer, of a profile as it was read.
+func RequestOf(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f facts.Facts, now time.Time) traffic.Request {
+	return request(profile, spec, f, now)
+}
+
+// PreviousOf is what status kept of the decision before.
+func PreviousOf(status v1alpha1.ServiceSecurityProfileStatus) rollout.Previous {
+	return previous(status)
+}
