@@ -32,9 +32,11 @@ func (r *Reconciler) tooShort(spec rollout.Spec) *facts.Problem {
 // request asks for an observation of the target's proxies.
 func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f facts.Facts, now time.Time) traffic.Request {
 	out := traffic.Request{
-		Profile: observerKey(profile), Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
+		Profile: observerKey(profile), Created: profile.CreationTimestamp.Time, Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
 		RequireSeries: spec.MinRequests > 0, Window: spec.ObservationWindow,
 		Proxies: proxies(f), Readings: f.Live || verifying(profile, f),
+		// What STRICT refuses nobody counts, also where status does not know of the switch.
+		Unobserved: rollout.Hidden(f) || rollout.Refused(f),
 	}
 	if mtls := profile.Status.MTLS; mtls != nil {
 		out.CleanSince, out.Evidence, out.Callers = instant(mtls.CleanSinceTime), mtls.Evidence, mtls.PlaintextCallers

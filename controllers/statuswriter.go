@@ -56,7 +56,7 @@ func (p *run) writeStatus(ctx context.Context, computed v1alpha1.ServiceSecurity
 // urgent says whether a status must be written at once. A stretch that restarts is among that: after a restart of the
 // operator, the longer one that status still has must not be taken for true.
 func (p *run) urgent(before, computed v1alpha1.ServiceSecurityProfileStatus) bool {
-	return p.out.Seen.Gap != "" || status.Significant(before, computed)
+	return p.out.Seen.Gap != "" || status.Significant(before, computed) || status.Overstates(before, computed, statusInterval)
 }
 
 // tell announces what changed since it was last announced.

@@ -15,8 +15,3 @@ import (
 func RequestOf(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f facts.Facts, now time.Time) traffic.Request {
 	return request(profile, spec, f, now)
 }
-
-// PreviousOf is what status kept of the decision before.
-func PreviousOf(status v1alpha1.ServiceSecurityProfileStatus) rollout.Previous {
-	return previous(status)
-}

@@ -158,7 +158,12 @@ func (res *resolution) resolveConflicts(ctx context.Context) error {
 	if err := res.resolveHandover(ctx, found); err != nil {
 		return err
 	}
-	for _, contest := range Conflicts(res.profile, found) {
+	mine := res.profile
+	if res.resolver.member {
+		mine = mine.DeepCopy()
+		mine.CreationTimestamp = lastBorn
+	}
+	for _, contest := range Conflicts(mine, found) {
 		live, err := res.winnerLive(ctx, contest)
 		if err != nil {
 			return err

@@ -70,7 +70,6 @@ var lastBorn = metav1.NewTime(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
 func memberProfile(profile *v1alpha1.ServiceSecurityProfile, g *workload) *v1alpha1.ServiceSecurityProfile {
 	member := profile.DeepCopy()
 	member.Name = facts.MemberName(profile.Name, g.name)
-	member.CreationTimestamp = lastBorn
 	member.Spec.JWT, member.Spec.Authorization = nil, nil
 	labels := map[string]v1alpha1.LabelValue{}
 	for key, value := range g.selector {

@@ -183,6 +183,36 @@ var events = []event{
 	{"a rollout of pods is in flight", func(in *rollout.Input) { in.Facts.RollingOut = []string{"Deployment httpbin"} }, [8]string{
 		"Observing → PERMISSIVE", "Observing", "Blocked", "Blocked", "Blocked", "Verifying", "Enforced", "RolledBack",
 	}},
+	{"the source proves the whole window by its history", wholeWindow, [8]string{
+		"Verifying → STRICT", "Observing", "Verifying → STRICT", "Observing", "AwaitingApproval", "Verifying", "Enforced", "RolledBack",
+	}},
+	{"the same with approval: Manual", func(in *rollout.Input) { wholeWindow(in); in.Spec.Approval = v1alpha1.ApprovalManual }, [8]string{
+		"AwaitingApproval → PERMISSIVE", "Observing", "AwaitingApproval", "Observing", "AwaitingApproval", "Verifying", "Enforced", "RolledBack",
+	}},
+	{"approval: Manual, and status is lost after a whole window", func(in *rollout.Input) {
+		wholeWindow(in)
+		in.Spec.Approval, in.Previous = v1alpha1.ApprovalManual, rollout.Previous{}
+	}, [8]string{
+		"AwaitingApproval → PERMISSIVE", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "Verifying", "Enforced", "AwaitingApproval",
+	}},
+	{"a whole window without plaintext, with approval: Manual", func(in *rollout.Input) {
+		pass(in, window)
+		in.Spec.Approval = v1alpha1.ApprovalManual
+	}, [8]string{
+		"AwaitingApproval → PERMISSIVE", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "Enforced", "Enforced", "Observing",
+	}},
+	{"status is lost after a whole window", func(in *rollout.Input) { wholeWindow(in); in.Previous = rollout.Previous{} }, [8]string{
+		"Verifying → STRICT", "Verifying → STRICT", "Verifying → STRICT", "Verifying → STRICT", "AwaitingApproval", "Verifying", "Enforced", "Verifying → STRICT",
+	}},
+	{"STRICT was written, and status was not", switchedUnseen, [8]string{
+		"Verifying", "Verifying", "Verifying", "Verifying", "Verifying", "Verifying", "Verifying", "RolledBack → PERMISSIVE",
+	}},
+	{"STRICT was written, status was not, and callers fail", func(in *rollout.Input) { switchedUnseen(in); in.FailingCallers = []string{"bar/sleep"} }, [8]string{
+		"RolledBack → PERMISSIVE", "RolledBack → PERMISSIVE", "RolledBack → PERMISSIVE", "RolledBack → PERMISSIVE", "RolledBack → PERMISSIVE", "RolledBack → PERMISSIVE", "RolledBack → PERMISSIVE", "RolledBack → PERMISSIVE",
+	}},
+	{"STRICT was written, status was not, and it is edited to PERMISSIVE", func(in *rollout.Input) { switchedUnseen(in); in.Facts.Policy.Form = permissive }, [8]string{
+		"Observing", "Observing", "Observing", "Blocked", "Observing", "RolledBack", "Blocked", "RolledBack",
+	}},
 	{"the Service selects other pods", func(in *rollout.Input) {
 		in.Facts.Target.Selector = map[string]string{"app": "httpbin", "version": "v2"}
 		in.Seen.Since = in.Now
@@ -270,6 +300,19 @@ var events = []event{
 	{"the DestinationRule is deleted", func(in *rollout.Input) { in.Facts.Rules, in.Facts.UnchangedFor = nil, 0 }, [8]string{
 		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "AwaitingApproval", "Verifying", "Enforced", "RolledBack",
 	}},
+}
+
+// wholeWindow is a source that proves the window at once, where no rule is wanted.
+func wholeWindow(in *rollout.Input) {
+	in.Seen.Since, in.Seen.LastPlaintext, in.Previous.LastPlaintext = in.Now.Add(-window), time.Time{}, time.Time{}
+	in.Facts.Live, in.Spec.DestinationRule, in.Facts.Rules = true, v1alpha1.DestinationRuleNever, nil
+}
+
+// switchedUnseen is an operator that was killed between the switch and its status.
+func switchedUnseen(in *rollout.Input) {
+	restarted(in)
+	in.Facts.Policy = ownPolicy(strict)
+	in.Facts.Policy.SwitchedAt, in.Facts.Policy.Previous = in.Now.Add(-time.Minute), permissive
 }
 
 func restarted(in *rollout.Input) {

@@ -80,8 +80,12 @@ func cleanSince(in Input) time.Time {
 		// What STRICT refused was not seen. Whoever was cut off must have had the time to show up again.
 		return in.Now
 	}
+	if Refused(in.Facts) {
+		// Somebody took STRICT back before status knew of it: the same.
+		return in.Now
+	}
 	switch {
-	case unobserved(in):
+	case Hidden(in.Facts):
 		return time.Time{}
 	case in.Previous.Unobserved:
 		return in.Now
@@ -106,7 +110,17 @@ func Unobserved(blockers []v1alpha1.Blocker) bool {
 	return slices.ContainsFunc(blockers, func(b v1alpha1.Blocker) bool { return slices.Contains(hiding, b.Type) })
 }
 
-func unobserved(in Input) bool { return Unobserved(closed(in, gates)) }
+// Refused says whether the target's own object tells of a switch whose verification is not over, so that STRICT refused
+// what nobody counted.
+func Refused(f facts.Facts) bool {
+	own := f.Policy
+	return own.Exists && own.Owned && !own.SwitchedAt.IsZero() && maps.Equal(own.Selector, f.Target.Selector)
+}
+
+// Hidden says whether the target takes traffic now that no proxy's metrics show.
+func Hidden(f facts.Facts) bool {
+	return Unobserved(closed(Input{Facts: f}, []gate{podsGate, entriesGate, portsGate, overridesGate}))
+}
 
 // seenTime is the time of the reading. One from the future is the work of a clock that jumped back, and proves no more
 // than what was until now.

@@ -45,3 +45,17 @@ func TestStretchIsObservedInFull(t *testing.T) {
 		})
 	}
 }
+
+// An object that still tells of its switch was STRICT until somebody edited it, whatever status knows.
+func TestStretchBeginsAfterStrictWasTakenBack(t *testing.T) {
+	in := full()
+	switchedUnseen(&in)
+	in.Facts.Policy.Form = permissive
+	if got := rollout.Next(in); got.Switched || !got.CleanSince.Equal(in.Now) {
+		t.Errorf("switched %t, clean since %s, not %s", got.Switched, got.CleanSince, in.Now)
+	}
+	in.Facts.Policy.Selector = map[string]string{"app": "other"}
+	if got := rollout.Next(in); !got.CleanSince.Equal(in.Previous.CleanSince) {
+		t.Errorf("an object for other pods began the stretch anew at %s", got.CleanSince)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,15 @@ import (
 // something was last seen, the evidence) is written at most once a minute.
 func Significant(before, after v1alpha1.ServiceSecurityProfileStatus) bool {
 	return !equality.Semantic.DeepEqual(essence(before), essence(after))
+}
+
+// Overstates says whether a status claims a stretch without plaintext that is longer than the true one by more than a writer's
+// delay: somebody edited it, and a restart of the operator must not find it.
+func Overstates(before, now v1alpha1.ServiceSecurityProfileStatus, delay time.Duration) bool {
+	if before.MTLS == nil || before.MTLS.CleanSinceTime == nil || now.MTLS == nil || now.MTLS.CleanSinceTime == nil {
+		return false
+	}
+	return now.MTLS.CleanSinceTime.Sub(before.MTLS.CleanSinceTime.Time) > delay
 }
 
 // Equal says whether two statuses say the same.

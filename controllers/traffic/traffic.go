@@ -21,6 +21,8 @@ type Observer interface {
 type Request struct {
 	// Profile identifies the profile across calls: its UID.
 	Profile string
+	// Created is when the profile was made: nobody read its proxies before.
+	Created time.Time
 	// Targets identifies the set of targets: another set starts another stretch.
 	Targets string
 	// Proxies are the sidecars of the target, terminating ones included.
@@ -31,6 +33,8 @@ type Request struct {
 	RequireSeries bool
 	// Window is how long callers are remembered.
 	Window time.Duration
+	// Unobserved says that a part of the target takes traffic that none of the proxies counts: no stretch goes on over that.
+	Unobserved bool
 	// Readings says that what the proxies say of their own configuration is needed: the switch is near, or was just made.
 	Readings bool
 

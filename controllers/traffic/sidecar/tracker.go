@@ -53,6 +53,7 @@ type tracker struct {
 	lastUncertain    time.Time // plaintext that no port can be told of
 	lastExcepted     time.Time // plaintext on excepted ports only
 	previousReadings int
+	unobserved       bool // the request before said so
 }
 
 // pass is one observation in the making.
@@ -91,6 +92,7 @@ func (t *tracker) observe(req traffic.Request, scrapes []scrape, now instant) tr
 	p.settle()
 	o := p.conclude()
 	t.last, t.targets, t.ports = now, req.Targets, req.Ports
+	t.unobserved = req.Unobserved
 	t.previousReadings++
 	return o
 }
@@ -98,6 +100,9 @@ func (t *tracker) observe(req traffic.Request, scrapes []scrape, now instant) tr
 // begin compares the request and the clocks with those of the reading before.
 func (p *pass) begin() {
 	p.callers.window, p.tracker.meshed.window = p.req.Window, p.req.Window
+	if p.req.Unobserved {
+		p.interrupt("a part of the target was not observed")
+	}
 	if p.last.isZero() {
 		p.first = p.now.mono
 		p.proxies = map[string]*proxy{}
@@ -112,7 +117,7 @@ func (p *pass) begin() {
 	switch {
 	case wall < 0:
 		p.interrupt("the operator's clock was set back")
-	case (wall - ticked).Abs() > p.interval:
+	case (wall-ticked).Abs() > p.interval || p.strayed().Abs() > p.interval:
 		p.interrupt("the operator's clock jumped")
 	}
 	if p.req.Targets != p.targets {
@@ -127,6 +132,14 @@ func (p *pass) begin() {
 			*t = p.now.wall
 		}
 	}
+}
+
+// strayed is by how much the clock on the wall has left the ticking one since the stretch began: small steps add up.
+func (p *pass) strayed() time.Duration {
+	if p.since.isZero() {
+		return 0
+	}
+	return p.now.wall.Sub(p.since.wall) - (p.now.mono - p.since.mono)
 }
 
 // interrupt restarts the stretch. The first reason is kept: the others are often its consequences.
@@ -336,13 +349,13 @@ func (p *pass) conclude() traffic.Observation {
 	t := p.tracker
 	o := traffic.Observation{
 		Time: p.now.wall, Proxies: p.readings, OpenPlaintext: p.open,
-		ConnectionsVisible: p.visible && p.read > 0, Gap: p.gap,
+		ConnectionsVisible: p.visible && p.read > 0, Gap: p.told(),
 	}
 	o.Completeness, o.Reason, o.Message = p.problems.judge(p.req, p.read, p.series, t.port)
 	if o.Completeness == traffic.Complete {
 		if t.since.isZero() {
 			p.start()
-			o.Gap = p.gap
+			o.Gap = p.told()
 		}
 		t.evidence = p.evidenceNow()
 		o.Since = t.since.wall
@@ -354,6 +367,14 @@ func (p *pass) conclude() traffic.Observation {
 	o.NotAttributable = p.uncertain || p.recently(t.lastUncertain)
 	o.Callers, o.Meshed = t.callers.list(p.now.wall), t.meshed.met(p.now.wall)
 	return o
+}
+
+// told is the gap, unless it goes on and was told before: a gap is written to status at once.
+func (p *pass) told() string {
+	if p.req.Unobserved && p.unobserved {
+		return ""
+	}
+	return p.gap
 }
 
 // recently says whether a time lies in the window, or is that of the plaintext that is remembered.
@@ -394,6 +415,8 @@ func (p *pass) start() {
 // missed says why the evidence of the time before does not reach up to now; empty if it does.
 func (p *pass) missed(e *v1alpha1.Evidence, plain, mutual int64) string {
 	switch observed := e.ObservedTime.Time; {
+	case p.cleanFrom.Before(p.req.Created):
+		return "the stretch in status is older than the profile"
 	case e.Targets != p.req.Targets:
 		return "the target selects other pods than before the operator's absence"
 	case p.now.wall.Before(observed) || p.now.wall.Before(p.cleanFrom):

@@ -85,6 +85,51 @@ func TestTracker(t *testing.T) {
 			steps: []step{pod("a"), plus("a", plainTCPOpen, 3), plus("a", plainTCPClose, 1), read},
 			want:  []string{"Complete/NoTraffic, since 0s, plaintext 0s, open 2, legacy/db-client TCP 0"},
 		},
+		"no stretch goes on over what no proxy counts, and it is told once": {
+			steps: []step{
+				pod("a"), read, next, request(func(r *traffic.Request) { r.Unobserved = true }), next, next,
+				request(func(r *traffic.Request) { r.Unobserved = false }), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 20s, gap: a part of the target was not observed",
+				"Complete/NoTraffic, since 30s",
+				"Complete/NoTraffic, since 30s",
+			},
+		},
+		"nor does the evidence of the time before reach over it": {
+			steps: []step{
+				pod("a"), read, next, operatorRestarts, request(func(r *traffic.Request) { r.Unobserved = true }), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 20s, gap: a part of the target was not observed",
+			},
+		},
+		"a clock that strays in small steps has jumped in the end": {
+			steps: []step{pod("a"), read, clockSet(6 * time.Second), next, clockSet(6 * time.Second), next, clockSet(6 * time.Second), next, next},
+			want: []string{
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 48s, gap: the operator's clock jumped",
+				"Complete/NoTraffic, since 48s",
+			},
+		},
+		"a stretch in status that is older than the profile is not taken up": {
+			steps: []step{
+				pod("a"), read, next, operatorRestarts, request(func(r *traffic.Request) {
+					r.Created, r.CleanSince = epoch, epoch.Add(-8760*time.Hour)
+				}), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 20s, gap: the stretch in status is older than the profile",
+			},
+		},
 		"a plaintext connection that goes with its pod was there until then": {
 			steps: []step{
 				pod("a"), pod("b"), plus("a", plainTCPOpen, 1), read, next, next, terminating("a"), next, gone("a"), next,
