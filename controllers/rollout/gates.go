@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
@@ -64,7 +65,10 @@ func names(all []string) string {
 
 // clip shortens a text to so many characters.
 func clip(text string, most int) string {
-	runes := []rune(strings.TrimSpace(text))
+	if text = strings.TrimSpace(text); len(text) <= most && utf8.ValidString(text) {
+		return text // characters are no more than bytes
+	}
+	runes := []rune(text)
 	if len(runes) <= most {
 		return string(runes)
 	}
