@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of api/ and controllers/ for the given time each.
+# Runs every fuzz target of api/, controllers/ and test/simulation for the given time each.
 #
 #   hack/fuzz.sh [30s]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly time=${1:-30s}
-folders=$({ grep -rl --include='*_test.go' '^func Fuzz' api controllers || true; } | xargs -r -n1 dirname | sort -u)
+folders=$({ grep -rl --include='*_test.go' '^func Fuzz' api controllers test/simulation || true; } | xargs -r -n1 dirname | sort -u)
 if [[ -z $folders ]]; then
-	echo "fuzz: there is no fuzz target in api/ and controllers/" >&2
+	echo "fuzz: there is no fuzz target in api/, controllers/ and test/simulation" >&2
 	exit 1
 fi
 for folder in $folders; do

@@ -113,13 +113,7 @@ func (p *pass) begin() {
 		p.callers.seed(p.req.Callers, p.now.wall)
 		return
 	}
-	wall, ticked := p.now.wall.Sub(p.last.wall), p.now.mono-p.last.mono
-	switch {
-	case wall < 0:
-		p.interrupt("the operator's clock was set back")
-	case (wall-ticked).Abs() > p.interval || p.strayed().Abs() > p.interval:
-		p.interrupt("the operator's clock jumped")
-	}
+	p.clocks()
 	if p.req.Targets != p.targets {
 		p.interrupt("the target now selects other pods")
 	}
@@ -131,6 +125,17 @@ func (p *pass) begin() {
 		if t.After(p.now.wall) {
 			*t = p.now.wall
 		}
+	}
+}
+
+// clocks compares the clock on the wall with the one that ticks.
+func (p *pass) clocks() {
+	wall, ticked := p.now.wall.Sub(p.last.wall), p.now.mono-p.last.mono
+	switch {
+	case wall < 0:
+		p.interrupt("the operator's clock was set back")
+	case (wall-ticked).Abs() > p.interval || p.strayed().Abs() > p.interval:
+		p.interrupt("the operator's clock jumped")
 	}
 }
 

@@ -1,0 +1,7 @@
+// Package simulation plays histories of a cluster in which everything is known: every request of every client, what the
+// proxies took and counted, and what went wrong. The operator's own observer and decisions see only what they would see of it.
+// An oracle holds them to the truth. A history is made of a seed: the same one each time.
+//
+// truth.go has clients and pods, source.go what the proxies answer, operator.go the loop of a reconcile, history.go what may
+// happen, oracle.go the judgement and timeline.go the telling. docs/proof.md says what it proves.
+package simulation

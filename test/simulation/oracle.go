@@ -1,0 +1,455 @@
+package simulation
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/rollout"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// targetPorts are the ports that clients call.
+var targetPorts = []int32{8080, 9443}
+
+// Report is what came of one history or, added up, of many.
+type Report struct {
+	Histories int
+	Readings  int
+	// Switches to STRICT by evidence. Immediate ones, those with the parent and the repair of STRICT are not among them.
+	Switches int
+	// False are switches in spite of plaintext that a source could have shown.
+	False int
+	// Invisible counts what no source shows, by kind.
+	Invisible map[string]int
+	// Late are switches later than an interval after the earliest moment that the truth would have allowed, by the reason.
+	Late map[string]int
+	// Rollbacks that failing callers made necessary, and others.
+	Rollbacks, Unneeded int
+	// Violation is the first broken promise; empty if all were kept.
+	Violation string
+}
+
+// Add sums up.
+func (r *Report) Add(other Report) {
+	r.Histories, r.Readings, r.Switches, r.False = r.Histories+other.Histories, r.Readings+other.Readings, r.Switches+other.Switches, r.False+other.False
+	r.Rollbacks, r.Unneeded = r.Rollbacks+other.Rollbacks, r.Unneeded+other.Unneeded
+	for _, sum := range []struct {
+		into *map[string]int
+		from map[string]int
+	}{{&r.Invisible, other.Invisible}, {&r.Late, other.Late}} {
+		if *sum.into == nil {
+			*sum.into = map[string]int{}
+		}
+		for kind, n := range sum.from {
+			(*sum.into)[kind] += n
+		}
+	}
+}
+
+func (r *Report) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d histories with %d readings: %d switches, of them false: %d; rollbacks needed: %d, unneeded: %d\n",
+		r.Histories, r.Readings, r.Switches, r.False, r.Rollbacks, r.Unneeded)
+	for _, table := range []struct {
+		title string
+		rows  map[string]int
+	}{{"what no source shows", r.Invisible}, {"later than an interval after the earliest moment, because", r.Late}} {
+		fmt.Fprintf(&b, "%s:\n", table.title)
+		for _, kind := range slices.SortedFunc(maps.Keys(table.rows), func(x, y string) int {
+			if table.rows[x] != table.rows[y] {
+				return table.rows[y] - table.rows[x]
+			}
+			return strings.Compare(x, y)
+		}) {
+			fmt.Fprintf(&b, "  %6d  %s\n", table.rows[kind], kind)
+		}
+	}
+	return b.String()
+}
+
+// oracle knows the truth, and holds the operator to it.
+type oracle struct {
+	report Report
+	began  time.Duration // of the last pass over the proxies
+	fresh  []*use        // that the last pass showed for the first time
+	holds  map[string]time.Duration
+	// strict is when STRICT was last written by evidence; -1 before that. rested is when it was last taken back.
+	strict, rested time.Duration
+	unseen         bool // and nobody knew that it had been in force
+	// writer is the operator that knows STRICT to be in force; tampered says that somebody changed the object since.
+	writer   int
+	tampered bool
+	turned   bool // the parent became STRICT under the profile
+	judged   map[*client]bool
+	// unrecorded says that STRICT was written and status did not live to see it; forged that someone made status claim a longer
+	// stretch, and deceived that an operator started from that.
+	unrecorded, forged, deceived bool
+	// jumps of the operator's clock ahead, small ones and those that it was away for.
+	steps []step
+}
+
+// step is a change of the operator's clock that nothing tells it of.
+type step struct {
+	at, by time.Duration
+	away   bool // the operator
+}
+
+func (o *oracle) violate(w *world, format string, args ...any) {
+	if o.report.Violation == "" {
+		o.report.Violation = stamp(w.now) + ": " + fmt.Sprintf(format, args...)
+		w.diary.note(w.now, "oracle", "%s", o.report.Violation)
+	}
+}
+
+// hold notes why a switch may come later than the truth would have allowed.
+func (o *oracle) hold(at time.Duration, reason string) { o.holds[reason] = at }
+
+// pass begins a pass over the proxies.
+func (o *oracle) pass(w *world) {
+	o.report.Readings++
+	o.began, o.fresh = w.now, nil
+}
+
+// news is what a reading of a proxy shows that the one before, by the same operator, did not.
+func (o *oracle) news(w *world, p *process, since time.Duration) {
+	for _, u := range w.uses {
+		if u.proc == p && u.counted == counted && !o.reborn(p, u, len(p.read)-1) && u.shown > since && u.shown <= p.read[len(p.read)-1] {
+			o.fresh = append(o.fresh, u)
+		}
+	}
+}
+
+// gap notes why an observation is not complete, or its stretch began anew.
+func (o *oracle) gap(at time.Duration, seen traffic.Observation) {
+	for _, known := range []string{
+		"clock was set back", "clock jumped", "restarted, and what", "restarted before it was read", "went away", "vanished", "secured",
+		"joined", "excepted", "behind that of", "other pods", "may have restarted", "fell in",
+	} {
+		if strings.Contains(seen.Gap, known) {
+			o.hold(at, "gap: … "+known+" …")
+			return
+		}
+	}
+	if seen.Gap != "" {
+		o.hold(at, "gap: "+seen.Gap)
+	}
+}
+
+// decided holds what is decided of an input to what is known.
+func (o *oracle) decided(w *world, in rollout.Input, d rollout.Decision) {
+	for _, b := range types(d.Blockers) {
+		o.hold(w.now, "blocker: "+string(b))
+	}
+	if d.Waiting != "" {
+		o.hold(w.now, "waiting: "+d.Waiting)
+	}
+	if d.Stage == v1alpha1.StageRolledBack {
+		o.hold(w.now, "rolled back")
+	}
+	if d.Attempts < 0 || d.Attempts > 3 {
+		o.violate(w, "%d attempts", d.Attempts)
+	}
+	if o.report.Readings%16 == 0 && w.operator.core.Next == nil && !reflect.DeepEqual(rollout.Next(in), rollout.Next(in)) {
+		o.violate(w, "the same input gave two answers")
+	}
+	if d.Stage == v1alpha1.StageObserving || d.Stage == v1alpha1.StageBlocked || d.Stage == v1alpha1.StageAwaitingApproval {
+		o.blockers(w, in, d)
+	}
+}
+
+// blockers: every open reason is listed.
+func (o *oracle) blockers(w *world, in rollout.Input, d rollout.Decision) {
+	f := in.Facts
+	if in.Spec.Strategy == v1alpha1.StrategyImmediate {
+		return
+	}
+	member := func(m facts.Membership) bool {
+		return slices.ContainsFunc(f.Pods, func(p facts.Pod) bool { return p.Membership == m })
+	}
+	listed := types(d.Blockers)
+	plaintext := slices.ContainsFunc(listed, func(b v1alpha1.BlockerType) bool {
+		return b == v1alpha1.BlockerPlaintextSeen || b == v1alpha1.BlockerPortNotAttributable || b == v1alpha1.BlockerPlaintextConnectionsOpen ||
+			b == v1alpha1.BlockerTelemetryIncomplete
+	})
+	for kind, closed := range map[v1alpha1.BlockerType]bool{
+		v1alpha1.BlockerNoPods:                      len(f.Pods) == 0,
+		v1alpha1.BlockerPodsNotInMesh:               member(facts.MemberNone),
+		v1alpha1.BlockerUnrewrittenProbes:           slices.ContainsFunc(f.Pods, func(p facts.Pod) bool { return len(p.UnrewrittenProbes) > 0 }),
+		v1alpha1.BlockerTelemetryOverridden:         len(f.TelemetryOverrides) > 0,
+		v1alpha1.BlockerCompetingPeerAuthentication: len(f.CompetingPolicies) > 0,
+		v1alpha1.BlockerPlaintextDestinationRule:    len(f.ClientRules) > 0,
+		v1alpha1.BlockerTelemetryIncomplete:         in.Seen.Completeness != traffic.Complete && len(f.Pods) > 0,
+	} {
+		if closed && !slices.Contains(listed, kind) {
+			o.violate(w, "%s holds the switch and is not among the blockers %v", kind, listed)
+		}
+	}
+	if in.Seen.Completeness != traffic.Complete || in.Seen.Gap != "" {
+		return
+	}
+	for _, u := range o.fresh {
+		if !plaintext && in.Spec.StrictPorts().Has(u.port) {
+			o.violate(w, "%s was read, and is not among the blockers %v", u, listed)
+		}
+	}
+}
+
+// wrote judges a write of the PeerAuthentication.
+func (o *oracle) wrote(w *world, in rollout.Input, d rollout.Decision, before facts.Form) {
+	after := w.inForce()
+	o.left(w, before)
+	var tightened []int32
+	for _, port := range targetPorts {
+		was, is := before.At(port), after.At(port)
+		switch {
+		case was != v1alpha1.ModeStrict && is == v1alpha1.ModeStrict:
+			tightened = append(tightened, port)
+		case was == v1alpha1.ModeStrict && is != v1alpha1.ModeStrict:
+			o.weakened(w, in, d, port)
+		}
+	}
+	if len(tightened) > 0 {
+		o.tightened(w, in, d, tightened)
+	}
+	o.deceived = o.deceived && len(tightened) == 0
+	o.tampered, o.turned = false, o.turned && w.parent == v1alpha1.ModeStrict
+}
+
+// knows notes which operator has seen to it that STRICT is in force: it puts that back when somebody changes it.
+func (o *oracle) knows(operator int, form facts.Form) {
+	o.writer = 0
+	if form.Mode == v1alpha1.ModeStrict {
+		o.writer = operator
+	}
+}
+
+// weakened: never below what was in force, unless the spec or a failed verification says so.
+func (o *oracle) weakened(w *world, in rollout.Input, d rollout.Decision, port int32) {
+	asked := in.Spec.Asked.At(port)
+	if in.Spec.Asked.Empty() {
+		asked = w.parent
+	}
+	switch {
+	case asked != v1alpha1.ModeStrict:
+	case d.Stage == v1alpha1.StageRolledBack && w.parent != v1alpha1.ModeStrict && len(w.failingCallers()) > 0:
+		if port == targetPorts[0] {
+			o.report.Rollbacks++
+		}
+	case d.Stage == v1alpha1.StageRolledBack:
+		o.report.Unneeded++
+		o.violate(w, "rolled back, and no caller fails")
+	default:
+		o.violate(w, "port %d is weakened at stage %q although STRICT is asked for", port, d.Stage)
+	}
+}
+
+// tightened judges STRICT on ports that did not have it.
+func (o *oracle) tightened(w *world, in rollout.Input, d rollout.Decision, ports []int32) {
+	o.judged = map[*client]bool{}
+	switch {
+	case in.Spec.Strategy == v1alpha1.StrategyImmediate && !in.Spec.Suspend:
+		o.strict = -1
+		return
+	case !d.Switched && w.parent == v1alpha1.ModeStrict && o.turned:
+		return
+	case o.tampered && o.writer == w.operators:
+		return
+	}
+	o.report.Switches++
+	o.unrecorded = true
+	f := in.Facts
+	if !d.Switched || in.Spec.Suspend || len(f.RollingOut)+len(f.CompetingPolicies)+len(f.TelemetryOverrides)+len(f.ClientRules) > 0 || len(f.Pods) == 0 {
+		o.violate(w, "STRICT through a closed gate")
+	}
+	for _, p := range f.Pods {
+		if p.Membership != facts.MemberSidecar {
+			o.violate(w, "STRICT with pod %s outside the mesh", p.Name)
+		}
+	}
+	window, last := in.Spec.ObservationWindow, max(0, o.rested)
+	if o.rested >= 0 && o.rested > w.now-window+o.stepped(w, w.now-window) {
+		if o.unseen {
+			o.report.Invisible["under STRICT that somebody took back before status knew of it"]++
+		} else {
+			o.violate(w, "STRICT %s after it was taken back, and what it had refused was not seen", w.now-o.rested)
+		}
+	}
+	o.unseen = false
+	for _, u := range w.uses {
+		if !slices.Contains(ports, u.port) || u.from > w.now {
+			continue
+		}
+		if u.to > w.now-window {
+			if excuse := o.excuse(w, u, window); excuse != "" {
+				o.report.Invisible[excuse]++
+			} else {
+				o.report.False++
+				o.violate(w, "STRICT in spite of %s, until %s, shown at %s", u, stamp(u.to), stamp(u.shown))
+			}
+		} else {
+			last = max(last, u.to)
+		}
+	}
+	o.late(w, last, window)
+	o.strict = w.now
+}
+
+// excuse says why no source could have shown a use that lies in the window; empty if one could.
+func (o *oracle) excuse(w *world, u *use, window time.Duration) string {
+	gone, terminated, to := u.pod.gone, u.pod.lastWord >= 0, u.to
+	if gone && terminated {
+		to = min(to, u.pod.lastWord)
+	}
+	switch sum := o.stepped(w, w.now-window); {
+	case to <= w.now-window:
+		return "after a pod's last word"
+	case sum > 0 && to <= w.now-window+sum:
+		return "before a window that a clock set ahead made shorter"
+	case o.deceived:
+		return "in a stretch that was edited by hand while nobody looked"
+	case u.proc == nil:
+		return "" // no proxy counts it, but that is known
+	}
+	next := slices.IndexFunc(u.proc.read, func(at time.Duration) bool { return at >= u.shown })
+	switch {
+	case u.counted != counted && max(w.muted[notCounted], w.muted[unlabelled]) <= w.now-window:
+		return "on a listener that did not count, and that drained"
+	case u.counted != counted:
+		return ""
+	case next >= 0 && o.reborn(u.proc, u, next):
+		return "in a series that went with its listener and was born again before it was missed"
+	case next >= 0:
+		return ""
+	case u.proc.ended == forever && u.to == forever && u.shown == forever:
+		return "a stream that is open, and no connection statistics"
+	case u.shown != forever && u.shown >= o.began, u.shown == forever && u.to >= o.began:
+		return "after the last reading"
+	case (gone || u.pod.terminating) && terminated:
+		return "after a pod's last word"
+	case gone && !u.pod.evidenced:
+		return "in a pod that came and went unread"
+	}
+	return ""
+}
+
+// reborn says that series went between the reading before a use and the one after it, so that both may say the same.
+func (o *oracle) reborn(p *process, u *use, next int) bool {
+	since := time.Duration(0)
+	if next > 0 {
+		since = p.read[next-1]
+	}
+	return slices.ContainsFunc(p.swept, func(s sweep) bool { return s.at > since && s.at <= p.read[next] && s.client == u.client.name })
+}
+
+// left notes when STRICT was taken back, whoever did it.
+func (o *oracle) left(w *world, before facts.Form) {
+	for _, port := range targetPorts {
+		if before.At(port) == v1alpha1.ModeStrict && w.inForce().At(port) != v1alpha1.ModeStrict {
+			o.rested, o.unseen = w.now, o.unrecorded
+		}
+	}
+}
+
+// stepped is by how much a clock that was set ahead made windows shorter that reach back to a time: by an interval at the most,
+// but for steps that happened while the operator was away.
+func (o *oracle) stepped(w *world, since time.Duration) time.Duration {
+	var seen, unseen time.Duration
+	for _, s := range o.steps {
+		switch {
+		case s.at < since-s.by:
+		case s.away:
+			unseen += s.by
+		default:
+			seen += s.by
+		}
+	}
+	return unseen + min(seen, w.config.interval)
+}
+
+// recorded notes that a status was written.
+func (o *oracle) recorded(w *world) {
+	o.forged = false
+	if m := w.profile.Status.MTLS; m != nil && (m.Stage == v1alpha1.StageVerifying || m.Stage == v1alpha1.StageEnforced) {
+		o.unrecorded = false
+	}
+}
+
+// late: the switch comes an interval after the earliest moment at the latest, or there was a reason.
+func (o *oracle) late(w *world, clean, window time.Duration) {
+	earliest := clean + window
+	if w.now <= earliest+w.config.interval*6/5+5*time.Second {
+		return
+	}
+	why, when := "", clean
+	for reason, at := range o.holds {
+		if at > when || at == when && reason < why {
+			why, when = reason, at
+		}
+	}
+	if why == "" {
+		o.violate(w, "the switch comes %s after its earliest moment for no reason", w.now-earliest)
+		return
+	}
+	if o.report.Late == nil {
+		o.report.Late = map[string]int{}
+	}
+	o.report.Late[why]++
+}
+
+// refused is a caller that STRICT cuts off.
+func (o *oracle) refused(w *world, c *client) {
+	if o.strict < 0 || o.judged[c] {
+		return
+	}
+	o.judged[c] = true
+	switch {
+	case c.succeeded < 0:
+		o.report.Invisible["the caller's first call came after the switch"]++
+	case c.succeeded < o.strict-w.window():
+		o.report.Invisible["the caller calls more rarely than the window"]++
+	}
+}
+
+// failingCallers are those that worked within the window before the switch and are refused now. It stands for the callers'
+// side of the counters.
+func (w *world) failingCallers() []string {
+	var names []string
+	for _, c := range w.clients {
+		if c.refused >= 0 && c.succeeded >= 0 && c.refused-c.succeeded < w.window() {
+			names = append(names, "clients/"+c.name)
+		}
+	}
+	return names
+}
+
+func (w *world) window() time.Duration {
+	spec, err := rollout.SpecOf(w.profile)
+	if err != nil {
+		panic(err)
+	}
+	return spec.ObservationWindow
+}
+
+// listed notes which pods an operator was told of.
+func (w *world) listed(pods []facts.Pod) {
+	for _, p := range w.pods {
+		if slices.ContainsFunc(pods, func(q facts.Pod) bool { return q.UID == p.uid }) {
+			p.listed = w.operators
+		}
+	}
+}
+
+// evidenced notes which pods a complete observation was of.
+func (w *world) evidenced(pods []facts.Pod) {
+	for _, p := range w.pods {
+		if p.proc != nil && slices.ContainsFunc(pods, func(q facts.Pod) bool { return q.UID == p.uid }) {
+			p.evidenced = true
+		}
+	}
+}
