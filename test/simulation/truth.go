@@ -252,7 +252,7 @@ func (w *world) refuse(c *client, p *pod) {
 func (w *world) endpoint(c *client) *pod {
 	var up []*pod
 	for _, p := range w.pods {
-		if p.address != "" && !(p.meshed && p.proc == nil) && (!c.probe || p.probes) {
+		if p.address != "" && (!p.meshed || p.proc != nil) && (!c.probe || p.probes) {
 			up = append(up, p)
 		}
 	}
