@@ -203,7 +203,7 @@ func (r *run) observe() {
 
 func (r *run) input() rollout.Input {
 	in := rollout.Input{
-		Spec: r.out.Spec, Facts: r.out.Facts, Seen: r.out.Seen, Previous: controllers.PreviousOf(r.out.Profile.Status),
+		Spec: r.out.Spec, Facts: r.out.Facts, Seen: r.out.Seen, Previous: rollout.PreviousOf(r.out.Profile.Status),
 		Held: r.held, Baseline: r.baseline, Now: r.out.Now, Interval: r.w.config.interval, Settle: settle,
 	}
 	if !in.Facts.Policy.SwitchedAt.IsZero() {
