@@ -54,6 +54,9 @@ var _ = Describe("E7: a whole namespace in stages", Label("namespace"), func() {
 			space{name: shop, meshed: true, manifests: servers}, space{name: clients, meshed: true, manifests: callers},
 			space{name: legacy, manifests: []string{old}},
 		)
+		for _, app := range apps {
+			Expect(mesh.Served(ctx, clients, "calls-"+app)).To(Succeed())
+		}
 		Expect(mesh.Served(ctx, legacy, "cron")).To(Succeed())
 		profile := applyWhole(ctx, shop, "Namespace", `{mode: Strict, rollout: {observationWindow: 5s, verificationWindow: 3s, maxConcurrent: 2}}`)
 
@@ -80,6 +83,7 @@ var _ = Describe("E7: a whole namespace in stages", Label("namespace"), func() {
 		Expect(mesh.Apply(ctx, renamed(testbed.Httpbin(shop), "httpbin", "late"))).To(Succeed())
 		Expect(mesh.WaitReady(ctx, shop, "app=late")).To(Succeed())
 		Expect(mesh.Apply(ctx, late)).To(Succeed())
+		Expect(mesh.Served(ctx, clients, "calls-late")).To(Succeed())
 		Eventually(count).WithContext(ctx).WithTimeout(rollout).Should(Equal(v1alpha1.WorkloadCount{Blocked: 1, Enforced: 5}), "%s", describe(ctx, profile))
 
 		By("the fifth, and then one object for all")
@@ -112,7 +116,9 @@ var _ = Describe("The mesh in stages", Label("namespace"), func() {
 			space{name: shop, meshed: true, manifests: []string{testbed.Httpbin(shop), steady}},
 			space{name: old, meshed: true, manifests: []string{testbed.Httpbin(old)}}, space{name: legacy, manifests: []string{cron}},
 		)
-		Expect(mesh.Served(ctx, legacy, "cron")).To(Succeed())
+		for namespace, app := range map[string]string{shop: "steady", legacy: "cron"} {
+			Expect(mesh.Served(ctx, namespace, app)).To(Succeed())
+		}
 		profile := applyWhole(ctx, root, "Mesh", `{mode: Strict, rollout: {observationWindow: 5s, verificationWindow: 3s}}`)
 		DeferCleanup(deleteProfiles, root)
 		expectHeld(ctx, profile, v1alpha1.BlockerPlaintextSeen, "unknown")

@@ -248,7 +248,7 @@ func (r *run) apply() {
 		r.baseline = nil
 	}
 	if !d.Observe {
-		r.observer.Forget(string(r.out.Profile.UID))
+		r.observer.Forget(controllers.RequestOf(r.out.Profile, r.out.Spec, r.out.Facts, r.out.Now).Profile)
 		r.w.readers++
 	}
 }
