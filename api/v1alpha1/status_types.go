@@ -219,6 +219,13 @@ type WorkloadRollout struct {
 	// +optional
 	Attempts int32 `json:"attempts,omitempty"`
 
+	// blockers are the types of what holds it; status.mtls.blockers says what to
+	// do.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Blockers []BlockerType `json:"blockers,omitempty"`
+
 	// evidence is what must be known after a restart of the operator. It is not
 	// for people.
 	// +optional

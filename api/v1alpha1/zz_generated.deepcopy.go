@@ -778,6 +778,11 @@ func (in *WorkloadRollout) DeepCopyInto(out *WorkloadRollout) {
 		in, out := &in.NextAttemptTime, &out.NextAttemptTime
 		*out = (*in).DeepCopy()
 	}
+	if in.Blockers != nil {
+		in, out := &in.Blockers, &out.Blockers
+		*out = make([]BlockerType, len(*in))
+		copy(*out, *in)
+	}
 	if in.Evidence != nil {
 		in, out := &in.Evidence, &out.Evidence
 		*out = new(Evidence)

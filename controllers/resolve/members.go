@@ -80,15 +80,24 @@ func memberProfile(profile *v1alpha1.ServiceSecurityProfile, g *workload) *v1alp
 	if mtls := profile.Status.MTLS; mtls != nil {
 		for _, rollout := range mtls.Rollouts {
 			if rollout.Name == g.name {
-				member.Status.MTLS = &v1alpha1.MTLSStatus{
-					Stage: rollout.Stage, InheritedMode: rollout.InheritedMode, CleanSinceTime: rollout.CleanSinceTime,
-					LastPlaintextTime: rollout.LastPlaintextTime, EnforcedTime: rollout.EnforcedTime,
-					NextAttemptTime: rollout.NextAttemptTime, Attempts: rollout.Attempts, Evidence: rollout.Evidence,
-				}
+				member.Status.MTLS = memberStatus(rollout)
 			}
 		}
 	}
 	return member
+}
+
+// memberStatus is what status kept of a workload's rollout, as a profile of its own would have kept it.
+func memberStatus(rollout v1alpha1.WorkloadRollout) *v1alpha1.MTLSStatus {
+	kept := &v1alpha1.MTLSStatus{
+		Stage: rollout.Stage, InheritedMode: rollout.InheritedMode, CleanSinceTime: rollout.CleanSinceTime,
+		LastPlaintextTime: rollout.LastPlaintextTime, EnforcedTime: rollout.EnforcedTime,
+		NextAttemptTime: rollout.NextAttemptTime, Attempts: rollout.Attempts, Evidence: rollout.Evidence,
+	}
+	for _, kind := range rollout.Blockers {
+		kept.Blockers = append(kept.Blockers, v1alpha1.Blocker{Type: kind})
+	}
+	return kept
 }
 
 // maxName bounds the name of several workloads together; the first of them are enough to tell which.

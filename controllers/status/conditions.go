@@ -322,16 +322,26 @@ func observing(r report) string {
 }
 
 func blocked(r report) string {
-	var kinds []string
-	for _, b := range r.mtls.Blockers {
-		if !slices.Contains(kinds, string(b.Type)) {
-			kinds = append(kinds, string(b.Type))
+	var because []string
+	for _, kind := range kinds(r.mtls.Blockers) {
+		because = append(because, string(kind))
+	}
+	text := fmt.Sprintf("STRICT is not written because of %s. status.mtls.blockers says what to do.", strings.Join(because, ", "))
+	if len(r.Members) > 0 {
+		return sentences(text, r.Decision.Waiting)
+	}
+	return sentences(kept(r), text)
+}
+
+// kinds are the types of blockers, each once.
+func kinds(blockers []v1alpha1.Blocker) []v1alpha1.BlockerType {
+	var out []v1alpha1.BlockerType
+	for _, b := range blockers {
+		if !slices.Contains(out, b.Type) {
+			out = append(out, b.Type)
 		}
 	}
-	if len(r.Members) > 0 {
-		return sentences("Some workloads do not get STRICT because of "+strings.Join(kinds, ", ")+". status.mtls.blockers says what to do.", r.Decision.Waiting)
-	}
-	return sentences(kept(r), "STRICT is not written because of "+strings.Join(kinds, ", ")+". status.mtls.blockers says what to do.")
+	return out
 }
 
 // kept explains an object that stays although it speaks for other pods.

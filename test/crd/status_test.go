@@ -42,6 +42,7 @@ func statusRules() []rule {
 		{name: "a port is counted once", field: "status.authorization.dryRun[*]", want: wantDuplicate, reject: []string{`{authorization: {dryRun: [{port: 1}, {port: 1}]}}`}},
 		{name: "a workload stands once", field: "status.mtls.rollouts[*]", want: wantDuplicate, reject: []string{`{mtls: {rollouts: [{name: a}, {name: a}]}}`}},
 		{name: "the stage exists", field: "status.mtls.rollouts[*].stage", want: wantEnum, accept: []string{`{mtls: {rollouts: [{name: a, stage: Blocked}]}}`}, reject: []string{`{mtls: {rollouts: [{name: a, stage: Pending}]}}`}},
+		{name: "the blocker exists", field: "status.mtls.rollouts[*].blockers[*]", want: wantEnum, accept: []string{`{mtls: {rollouts: [{name: a, blockers: [NoPods]}]}}`}, reject: []string{`{mtls: {rollouts: [{name: a, blockers: [Weather]}]}}`}},
 		{name: "the mode exists", field: "status.mtls.rollouts[*].inheritedMode", want: wantEnum, reject: []string{`{mtls: {rollouts: [{name: a, inheritedMode: STRICT}]}}`}},
 		{name: "an object stands once", field: "status.resources[*]", want: wantDuplicate, accept: []string{`{resources: [{kind: A, name: a}, {kind: A, name: b}, {kind: B, name: a}]}`}, reject: []string{`{resources: [{kind: A, name: a}, {kind: A, name: a}]}`}},
 	}
@@ -74,6 +75,7 @@ func statusRules() []rule {
 		{place{"status.mtls.plaintextCallers", `{mtls: {plaintextCallers: VALUE}}`}, 0, 20, item("{workload: a%d}")},
 		{place{"status.mtls.blockers", `{mtls: {blockers: VALUE}}`}, 0, 32, item("{type: NoPods, message: a%d}")},
 		{place{"status.mtls.rollouts", `{mtls: {rollouts: VALUE}}`}, 0, 1000, item("{name: a%d}")},
+		{place{"status.mtls.rollouts[*].blockers", `{mtls: {rollouts: [{name: a, blockers: VALUE}]}}`}, 0, 32, func(int) string { return "NoPods" }},
 		{place{"status.authorization.dryRun", `{authorization: {dryRun: VALUE}}`}, 0, 64, item("{port: %d}")},
 		{place{"status.resources", `{resources: VALUE}`}, 0, 256, item("{kind: A, name: a%d}")},
 		{place{"status.warnings", `{warnings: VALUE}`}, 0, 16, item("{type: PortNotMapped, section: mtls, message: a%d}")},

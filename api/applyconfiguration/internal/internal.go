@@ -692,6 +692,12 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: attempts
       type:
         scalar: numeric
+    - name: blockers
+      type:
+        list:
+          elementType:
+            namedType: com.github.servicesecurity.operator.api.v1alpha1.BlockerType
+          elementRelationship: atomic
     - name: cleanSinceTime
       type:
         namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time

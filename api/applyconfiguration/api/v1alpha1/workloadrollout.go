@@ -30,6 +30,9 @@ type WorkloadRolloutApplyConfiguration struct {
 	// attempts is the number of its attempts that ended in a rollback since the
 	// spec last changed.
 	Attempts *int32 `json:"attempts,omitempty"`
+	// blockers are the types of what holds it; status.mtls.blockers says what to
+	// do.
+	Blockers []apiv1alpha1.BlockerType `json:"blockers,omitempty"`
 	// evidence is what must be known after a restart of the operator. It is not
 	// for people.
 	Evidence *EvidenceApplyConfiguration `json:"evidence,omitempty"`
@@ -102,6 +105,16 @@ func (b *WorkloadRolloutApplyConfiguration) WithNextAttemptTime(value v1.Time) *
 // If called multiple times, the Attempts field is set to the value of the last call.
 func (b *WorkloadRolloutApplyConfiguration) WithAttempts(value int32) *WorkloadRolloutApplyConfiguration {
 	b.Attempts = &value
+	return b
+}
+
+// WithBlockers adds the given value to the Blockers field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Blockers field.
+func (b *WorkloadRolloutApplyConfiguration) WithBlockers(values ...apiv1alpha1.BlockerType) *WorkloadRolloutApplyConfiguration {
+	for i := range values {
+		b.Blockers = append(b.Blockers, values[i])
+	}
 	return b
 }
 
