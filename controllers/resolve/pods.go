@@ -415,17 +415,27 @@ func TrimPod(obj any) (any, error) {
 			InitContainers:     trimContainers(pod, pod.Spec.InitContainers),
 		},
 		Status: corev1.PodStatus{
-			Phase: pod.Status.Phase, PodIP: pod.Status.PodIP,
+			Phase: pod.Status.Phase, PodIP: pod.Status.PodIP, PodIPs: trimIPs(pod.Status.PodIPs),
 			ContainerStatuses:     trimStatuses(pod.Status.ContainerStatuses),
 			InitContainerStatuses: trimStatuses(pod.Status.InitContainerStatuses),
 		},
 	}
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == corev1.PodReady {
-			trimmed.Status.Conditions = []corev1.PodCondition{{Type: condition.Type, Status: condition.Status}}
+			trimmed.Status.Conditions = []corev1.PodCondition{{
+				Type: condition.Type, Status: condition.Status, LastTransitionTime: condition.LastTransitionTime,
+			}}
 		}
 	}
 	return trimmed, nil
+}
+
+// trimIPs keeps a pod's addresses if it has more than the one that is kept anyway.
+func trimIPs(all []corev1.PodIP) []corev1.PodIP {
+	if len(all) < 2 {
+		return nil
+	}
+	return all
 }
 
 func trimContainers(pod *corev1.Pod, containers []corev1.Container) []corev1.Container {

@@ -1,0 +1,342 @@
+package accesslog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// Options of a Server.
+type Options struct {
+	// Address to listen on, such as ":9095".
+	Address string
+	// RequireMTLS refuses streams that did not come through the operator's own sidecar by mutual TLS.
+	RequireMTLS bool
+	// Directory tells who pods are.
+	Directory Directory
+	// Refused is told, once per interval at the most, which pods refused somebody since; may be nil. It must not block for
+	// long.
+	Refused func(ctx context.Context, pods []types.NamespacedName)
+	// Interval between two calls of Refused: 15 s.
+	Interval time.Duration
+	// Clock; the system's by default.
+	Clock clock.PassiveClock
+	// Limits of what proxies can use up.
+	Limits Limits
+}
+
+// Server is Envoy's access log service. It is a traffic.AccessLogs of what it received.
+type Server struct {
+	accesslogv3.UnimplementedAccessLogServiceServer
+
+	options Options
+	clock   clock.PassiveClock
+	store   *store
+	streams quota
+	pods    quota
+	meters  *meters
+}
+
+var _ traffic.AccessLogs = (*Server)(nil)
+
+// New makes a Server that does not listen yet.
+func New(options Options) *Server {
+	options.Limits = options.Limits.withDefaults()
+	options.Interval = cmp.Or(options.Interval, 15*time.Second)
+	s := &Server{options: options, clock: options.Clock, store: newStore(options.Limits)}
+	if s.clock == nil {
+		s.clock = clock.RealClock{}
+	}
+	s.meters = newMeters(s)
+	return s
+}
+
+// Logged implements traffic.AccessLogs.
+func (s *Server) Logged(ctx context.Context, request traffic.LogRequest) traffic.Logged {
+	return s.store.logged(ctx, s.options.Directory, request, s.clock.Now())
+}
+
+const (
+	// maxHeaders bounds the headers of a stream, in bytes.
+	maxHeaders = 16 << 10
+	// window of flow control of a stream and of a connection, in bytes: the smallest that there is.
+	window = 64 << 10
+	// buffer for reading from a connection and for writing to it, in bytes.
+	buffer = 8 << 10
+	// streamsPerConnection leaves room for all threads of a proxy.
+	streamsPerConnection = 64
+	// connectionIdle is how long a connection may be open without a stream.
+	connectionIdle = time.Minute
+	// ping and pong: a connection that is silent for so long is asked whether anybody is there, and closed if not.
+	ping, pong = time.Minute, 20 * time.Second
+	// minPing is how often a client may ask.
+	minPing = 10 * time.Second
+)
+
+// Start implements manager.Runnable: it serves until ctx ends. Only the leader does, since it alone uses what comes in.
+func (s *Server) Start(ctx context.Context) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.options.Address)
+	if err != nil {
+		return fmt.Errorf("listening for access logs: %w", err)
+	}
+	return s.serve(ctx, listener)
+}
+
+func (s *Server) serve(ctx context.Context, listener net.Listener) error {
+	limits := s.options.Limits
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(limits.MessageBytes), grpc.MaxSendMsgSize(1<<10), grpc.MaxHeaderListSize(maxHeaders),
+		grpc.MaxConcurrentStreams(streamsPerConnection), grpc.ConnectionTimeout(limits.Identify),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: connectionIdle, Time: ping, Timeout: pong}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing}),
+	)
+	accesslogv3.RegisterAccessLogServiceServer(server, s)
+	within, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	group.Go(func() { s.tick(within) })
+	group.Go(func() {
+		<-within.Done()
+		// Whoever streams does so for ever: there is nothing to wait for.
+		server.Stop()
+	})
+	err := server.Serve(&boundedListener{Listener: listener, limits: limits})
+	cancel()
+	group.Wait()
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serving access logs: %w", err)
+	}
+	return nil
+}
+
+// tick forgets what is old, and tells who refused somebody.
+func (s *Server) tick(ctx context.Context) {
+	ticker := time.NewTicker(s.options.Interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.store.sweep(s.clock.Now())
+		if pods := s.store.refusing(); len(pods) > 0 && s.options.Refused != nil {
+			s.options.Refused(ctx, pods)
+		}
+	}
+}
+
+// StreamAccessLogs implements Envoy's access log service.
+func (s *Server) StreamAccessLogs(stream accesslogv3.AccessLogService_StreamAccessLogsServer) error {
+	err := s.take(stream)
+	if code := status.Code(err); err != nil && code != codes.Canceled {
+		s.meters.streams.WithLabelValues(code.String()).Inc()
+	}
+	return err
+}
+
+func (s *Server) take(stream accesslogv3.AccessLogService_StreamAccessLogsServer) error {
+	ctx, limits := stream.Context(), s.options.Limits
+	from, err := s.peer(ctx)
+	if err != nil {
+		return err
+	}
+	if !s.streams.acquire(from.key(), limits.StreamsPerIdentity, limits.Streams) {
+		return status.Error(codes.ResourceExhausted, "there are too many streams of access logs")
+	}
+	defer s.streams.release(from.key())
+
+	messages := receive(ctx, stream)
+	first, err := next(ctx, messages, limits.Identify)
+	if err != nil {
+		return ended(err)
+	}
+	node := first.GetIdentifier().GetNode().GetId()
+	session, err := s.identify(ctx, from, node)
+	if err != nil {
+		return err
+	}
+	if !s.pods.acquire(session.pod.UID, limits.StreamsPerPod, 0) {
+		return status.Error(codes.ResourceExhausted, "there are too many streams of this pod's access logs")
+	}
+	defer s.pods.release(session.pod.UID)
+
+	for message := first; ; {
+		if again := message.GetIdentifier().GetNode().GetId(); again != "" && again != node {
+			return status.Error(codes.InvalidArgument, "the stream changes the pod that it says it comes from")
+		}
+		if err := session.record(ctx, message); err != nil {
+			return err
+		}
+		if message, err = next(ctx, messages, limits.Idle); err != nil {
+			return ended(err)
+		}
+	}
+}
+
+// peer is what the connection shows of who streams.
+func (s *Server) peer(ctx context.Context) (peer, error) {
+	p, ok := grpcpeer.FromContext(ctx)
+	if !ok {
+		return peer{}, status.Error(codes.Unauthenticated, "the connection has no address")
+	}
+	address, ok := remote(p.Addr)
+	if !ok {
+		return peer{}, status.Error(codes.Unauthenticated, "the connection has no IP address")
+	}
+	out := peer{address: address}
+	if !bySidecar(address) {
+		if s.options.RequireMTLS {
+			return peer{}, status.Error(codes.Unauthenticated, "streams must come by mutual TLS, through the operator's own sidecar")
+		}
+		return out, nil
+	}
+	headers := metadata.ValueFromIncomingContext(ctx, "x-forwarded-client-cert")
+	if len(headers) == 0 {
+		return peer{}, status.Error(codes.Unauthenticated, "the stream came to the operator's sidecar without mutual TLS")
+	}
+	identity, err := parseXFCC(headers[len(headers)-1])
+	if err != nil {
+		return peer{}, status.Error(codes.Unauthenticated, err.Error())
+	}
+	out.identity = identity
+	return out, nil
+}
+
+// identify believes a stream's claim as far as its connection shows it.
+func (s *Server) identify(ctx context.Context, from peer, node string) (*session, error) {
+	who, err := parseNode(node)
+	if err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	pod, ok := s.options.Directory.Named(ctx, who.namespace, who.pod)
+	if !ok {
+		// It may have started a moment ago; Envoy tries again.
+		return nil, status.Error(codes.Unavailable, "the pod that the stream says it comes from is not known")
+	}
+	authenticated, err := from.verify(pod)
+	if err != nil {
+		return nil, status.Error(codes.PermissionDenied, err.Error())
+	}
+	limits := s.options.Limits
+	return &session{
+		Server: s, pod: pod, authenticated: authenticated,
+		entries:  rate.NewLimiter(rate.Limit(limits.EntriesPerSecond), limits.EntriesBurst),
+		messages: rate.NewLimiter(rate.Limit(limits.MessagesPerSecond), limits.MessagesBurst),
+	}, nil
+}
+
+// session is a stream whose pod is known.
+type session struct {
+	*Server
+	pod               facts.Identity
+	authenticated     bool
+	entries, messages *rate.Limiter
+}
+
+// record takes in a message, more slowly than the stream may wish.
+func (s *session) record(ctx context.Context, message *accesslogv3.StreamAccessLogsMessage) error {
+	now := s.clock.Now()
+	if !s.messages.Allow() {
+		// The proxy drops what it cannot send.
+		s.store.truncate(s.pod, now)
+		if err := s.messages.Wait(ctx); err != nil {
+			return status.FromContextError(err).Err()
+		}
+	}
+	entries(message, now, func(e entry, what outcome) {
+		if what == counted && !s.entries.Allow() {
+			what = dropped
+			s.store.truncate(s.pod, now)
+		}
+		s.meters.entries.WithLabelValues(string(what)).Inc()
+		if what != counted {
+			return
+		}
+		if e.refused {
+			s.meters.refused.WithLabelValues(text(s.authenticated)).Inc()
+		}
+		who, _ := s.options.Directory.At(ctx, e.address.String(), e.made)
+		s.store.add(s.pod, s.authenticated, e, who, now)
+	})
+	return nil
+}
+
+func text(b bool) string {
+	if b {
+		return yes
+	}
+	return no
+}
+
+// received is a message, or why there are no more.
+type received struct {
+	message *accesslogv3.StreamAccessLogsMessage
+	err     error
+}
+
+// receive reads messages one by one; the next is read when the one before was taken. It ends with the stream.
+func receive(ctx context.Context, stream accesslogv3.AccessLogService_StreamAccessLogsServer) <-chan received {
+	out := make(chan received)
+	go func() {
+		for {
+			message, err := stream.Recv()
+			select {
+			case out <- received{message, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return out
+}
+
+// errIdle says that a stream was silent for too long.
+var errIdle = errors.New("waiting for a message: none came in time")
+
+// next waits for a message.
+func next(ctx context.Context, messages <-chan received, patience time.Duration) (*accesslogv3.StreamAccessLogsMessage, error) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case r := <-messages:
+		return r.message, r.err
+	case <-timer.C:
+		return nil, errIdle
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// ended is what the other end hears of the end of its stream. An idle one may come again whenever there is something to say.
+func ended(err error) error {
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, errIdle):
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	}
+	return err
+}

@@ -1,0 +1,271 @@
+package accesslog
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/traffic"
+)
+
+// Directory tells who pods are. It answers from a cache.
+type Directory interface {
+	// Named is the pod of a name as it is now; false if none is known.
+	Named(ctx context.Context, namespace, name string) (facts.Identity, bool)
+	// At is the pod that had an address at a time; false if none is known.
+	At(ctx context.Context, address string, at time.Time) (facts.Identity, bool)
+}
+
+// store remembers, for each proxy, who called without mutual TLS.
+type store struct {
+	limits Limits
+
+	mu      sync.Mutex
+	records map[string]*record // by the pod's UID
+	callers int
+	// retention is the longest window that was asked for.
+	retention time.Duration
+	// evicted is when a record was last dropped to make room.
+	evicted time.Time
+	// news are the pods that refused somebody since they were last asked for.
+	news map[types.NamespacedName]struct{}
+}
+
+// record is what one proxy logged.
+type record struct {
+	pod     types.NamespacedName
+	callers map[callerKey]*tally
+	last    time.Time
+	// truncated is when something was last left out.
+	truncated time.Time
+}
+
+// callerKey tells callers apart. The workload is part of it: an address may pass to another pod.
+type callerKey struct {
+	address                netip.Addr
+	port                   int32
+	protocol               string
+	refused, authenticated bool
+	namespace, workload    string // empty while not known
+}
+
+// tally is what a caller did, on the operator's clock.
+type tally struct {
+	count int64
+	// made is when the first of it began, seen when the last was logged.
+	made, seen time.Time
+}
+
+func newStore(limits Limits) *store {
+	return &store{
+		limits: limits, records: map[string]*record{}, retention: limits.Retention, news: map[types.NamespacedName]struct{}{},
+	}
+}
+
+// add takes in an entry of a pod's proxy. Who is the caller, if that is known.
+func (s *store) add(pod facts.Identity, authenticated bool, e entry, who facts.Identity, now time.Time) {
+	key := callerKey{
+		address: e.address, port: e.port, protocol: e.protocol, refused: e.refused, authenticated: authenticated,
+		namespace: who.Namespace, workload: who.Workload,
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.record(pod, now)
+	t := r.callers[key]
+	if t == nil {
+		s.makeRoom(r, now)
+		t = &tally{made: e.made}
+		r.callers[key] = t
+		s.callers++
+	}
+	if e.made.Before(t.made) {
+		t.made = e.made
+	}
+	t.seen = now
+	if e.ended {
+		t.count++
+	}
+	if e.refused {
+		s.news[r.pod] = struct{}{}
+	}
+}
+
+// truncate notes that something of a pod's was left out.
+func (s *store) truncate(pod facts.Identity, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.record(pod, now).truncated = now
+}
+
+// record is a pod's, made if there is none.
+func (s *store) record(pod facts.Identity, now time.Time) *record {
+	r := s.records[pod.UID]
+	if r == nil {
+		if len(s.records) >= s.limits.Proxies {
+			s.evict(nil, now)
+		}
+		r = &record{pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, callers: map[callerKey]*tally{}}
+		s.records[pod.UID] = r
+	}
+	r.last = now
+	return r
+}
+
+// makeRoom makes room for one caller more. A proxy that reached its own bound pays itself.
+func (s *store) makeRoom(r *record, now time.Time) {
+	if len(r.callers) >= s.limits.CallersPerProxy {
+		s.forgetOldest(r, now)
+	}
+	for s.callers >= s.limits.Callers {
+		if !s.evict(r, now) {
+			s.forgetOldest(r, now)
+		}
+	}
+}
+
+// forgetOldest drops the caller of a record that was seen longest ago.
+func (s *store) forgetOldest(r *record, now time.Time) {
+	var oldest callerKey
+	var when time.Time
+	for key, t := range r.callers {
+		if when.IsZero() || t.seen.Before(when) {
+			oldest, when = key, t.seen
+		}
+	}
+	if when.IsZero() {
+		return
+	}
+	delete(r.callers, oldest)
+	s.callers--
+	r.truncated = now
+}
+
+// evict drops the record that was heard of longest ago, but not the one to spare. It says whether there was one.
+func (s *store) evict(spare *record, now time.Time) bool {
+	oldest := ""
+	for uid, r := range s.records {
+		if r != spare && (oldest == "" || r.last.Before(s.records[oldest].last)) {
+			oldest = uid
+		}
+	}
+	if oldest == "" {
+		return false
+	}
+	s.drop(oldest)
+	s.evicted = now
+	return true
+}
+
+func (s *store) drop(uid string) {
+	s.callers -= len(s.records[uid].callers)
+	delete(s.news, s.records[uid].pod)
+	delete(s.records, uid)
+}
+
+// sweep forgets what no window reaches any more.
+func (s *store) sweep(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit := now.Add(-s.retention)
+	for uid, r := range s.records {
+		for key, t := range r.callers {
+			if t.seen.Before(limit) {
+				delete(r.callers, key)
+				s.callers--
+			}
+		}
+		if len(r.callers) == 0 && r.last.Before(limit) {
+			s.drop(uid)
+		}
+	}
+}
+
+// refusing are the pods that refused somebody since this was last asked.
+func (s *store) refusing() []types.NamespacedName {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pods := make([]types.NamespacedName, 0, len(s.news))
+	for pod := range s.news {
+		pods = append(pods, pod)
+	}
+	clear(s.news)
+	return pods
+}
+
+// line is one caller of one proxy.
+type line struct {
+	callerKey
+	tally
+}
+
+// lines are the callers that a request asks for.
+func (s *store) lines(request traffic.LogRequest, now time.Time) (all []line, truncated bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retention = max(s.retention, now.Sub(request.Since))
+	truncated = s.evicted.After(request.Since)
+	for _, proxy := range request.Proxies {
+		r := s.records[proxy.UID]
+		if r == nil {
+			continue
+		}
+		truncated = truncated || r.truncated.After(request.Since)
+		for key, t := range r.callers {
+			if request.Ports.Has(key.port) && !t.seen.Before(request.Since) {
+				all = append(all, line{callerKey: key, tally: *t})
+			}
+		}
+	}
+	return all, truncated
+}
+
+// logged says what a request asks for. Callers that had no name when they were logged may have one by now: the cache of
+// pods is a moment behind.
+func (s *store) logged(ctx context.Context, directory Directory, request traffic.LogRequest, now time.Time) traffic.Logged {
+	all, truncated := s.lines(request, now)
+	out := traffic.Logged{Truncated: truncated}
+	callers := make([]traffic.LoggedCaller, 0, len(all))
+	for _, l := range all {
+		if l.workload == "" {
+			if who, ok := directory.At(ctx, l.address.String(), l.made); ok {
+				l.namespace, l.workload = who.Namespace, who.Workload
+			}
+		}
+		if !l.refused && l.seen.After(out.LastAccepted) {
+			out.LastAccepted = l.seen
+		}
+		callers = append(callers, l.caller())
+	}
+	out.Callers = traffic.Collapse(callers)
+	return out
+}
+
+func (l line) caller() traffic.LoggedCaller {
+	out := traffic.LoggedCaller{
+		PlaintextCaller: v1alpha1.PlaintextCaller{
+			Workload: l.workload, Namespace: l.namespace, Address: l.address.String(), Port: l.port, Protocol: l.protocol,
+			Requests: l.count, LastSeenTime: &metav1.Time{Time: l.seen}, Refused: l.refused,
+		},
+		Pod: l.workload != "",
+	}
+	if !out.Pod {
+		out.Workload = traffic.UnknownWorkload
+	}
+	if l.authenticated {
+		out.Authenticated = l.seen
+	}
+	return out
+}
+
+// size is how many callers are remembered.
+func (s *store) size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.callers
+}
