@@ -56,6 +56,10 @@ func main() {
 	flag.StringVar(&f.prometheus.NamespaceLabel, "prometheus-namespace-label", "namespace", "Label that scraping gives the namespace of a pod in.")
 	flag.StringVar(&f.prometheus.PodLabel, "prometheus-pod-label", "pod", "Label that scraping gives the name of a pod in.")
 	flag.DurationVar(&f.prometheus.Timeout, "prometheus-timeout", 2*time.Minute, "How long all the queries of an interval may take together.")
+	flag.StringVar(&f.AccessLogs.BindAddress, "accesslog-bind-address", "", "Address to receive Envoy's access logs of plaintext on, such as :9095; empty to receive none.")
+	flag.BoolVar(&f.AccessLogs.RequireMTLS, "accesslog-require-mtls", false, "Take access logs only by mutual TLS under the service account of the pod that they come from, through a sidecar of the operator's own.")
+	flag.StringVar(&f.AccessLogs.Service, "accesslog-service", "", "Service without a selector, in the operator's namespace, that is to lead access logs to the leader.")
+	f.AccessLogs.Pod = controllers.Endpoint{Namespace: os.Getenv("POD_NAMESPACE"), Name: os.Getenv("POD_NAME"), IP: os.Getenv("POD_IP")}
 	logging := zap.Options{}
 	logging.BindFlags(flag.CommandLine)
 	flag.Parse()

@@ -41,6 +41,9 @@ func (p *run) announce(before, after v1alpha1.ServiceSecurityProfileStatus) {
 	if e, ok := callersEvent(before.Conditions, after.Conditions); ok {
 		told = append(told, e)
 	}
+	if e, ok := refusedEvent(before.Conditions, after.Conditions); ok {
+		told = append(told, e)
+	}
 	for _, e := range told {
 		p.Recorder.Eventf(p.profile, e.related, e.kind, e.reason, e.action, "%s", note(e.note))
 	}
@@ -155,6 +158,16 @@ func callersEvent(before, after []metav1.Condition) (notice, bool) {
 		return e, true
 	}
 	return notice{}, false // it is told by Accepted or Programmed, or nothing was asked
+}
+
+// refusedEvent tells that STRICT began to refuse somebody.
+func refusedEvent(before, after []metav1.Condition) (notice, bool) {
+	const kind = v1alpha1.ConditionPlaintextFree
+	now, was := meta.FindStatusCondition(after, kind), meta.FindStatusCondition(before, kind)
+	if now == nil || now.Reason != v1alpha1.ReasonPlaintextRefused || was != nil && was.Reason == now.Reason {
+		return notice{}, false
+	}
+	return notice{kind: corev1.EventTypeWarning, reason: now.Reason, action: kind, note: now.Message}, true
 }
 
 // note bounds a message by what an Event may hold.

@@ -40,6 +40,8 @@ type Reconciler struct {
 	Client   client.Client
 	Resolver *resolve.Resolver
 	Observer traffic.Observer
+	// AccessLogs knows who calls in plaintext; nil where access logs are not received.
+	AccessLogs traffic.AccessLogs
 	// DryRuns reads what a dry run has counted.
 	DryRuns traffic.DryRunObserver
 	// Calls reads what the callers' own proxies have counted; nil if nothing can.
@@ -145,6 +147,8 @@ func (p *run) decide(ctx context.Context) error {
 	p.out.Decision = rollout.Next(p.input())
 	if p.out.Decision.Observe {
 		p.observe(ctx)
+	} else {
+		p.log(ctx)
 	}
 	if !p.out.Decision.Confirm {
 		return nil
@@ -185,6 +189,8 @@ func (p *run) observe(ctx context.Context) {
 	p.out.Seen = p.Observer.Observe(within, asked)
 	p.out.Now = p.Clock.Now()
 	p.watch(ctx)
+	p.log(ctx)
+	p.out.Seen = p.out.Seen.With(p.out.Logged)
 	observations.WithLabelValues(string(p.out.Seen.Completeness)).Inc()
 	p.out.Decision = rollout.Next(p.input())
 }
@@ -285,6 +291,9 @@ func (p *run) finish(ctx context.Context) (ctrl.Result, error) {
 // again is when to look again although nothing changes; zero for never.
 func (p *run) again() time.Duration {
 	after := p.out.Decision.After
+	if clears := p.refusalEnds(); clears > 0 && (after <= 0 || clears < after) {
+		after = clears
+	}
 	if p.counts() && (after <= 0 || p.Interval < after) {
 		after = p.Interval
 	}

@@ -74,6 +74,8 @@ type Options struct {
 	DryRuns traffic.DryRunObserver
 	// Calls reads what callers' own proxies have counted of their calls.
 	Calls traffic.CallObserver
+	// AccessLogs say how access logs are received.
+	AccessLogs AccessLogOptions
 	// Clock of the operator; the real one if nil.
 	Clock clock.PassiveClock
 	// Registerer of the metrics that are read from the cache; controller-runtime's if nil.
@@ -138,6 +140,10 @@ func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
 			ClusterDomain: opts.ClusterDomain, Installed: kinds.has,
 		},
 	}
+	refusals, err := r.setupAccessLogs(ctx, mgr, opts)
+	if err != nil {
+		return err
+	}
 	affected := handler.EnqueueRequestsFromMapFunc(r.affected)
 	own := predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, statusLost())
 	c, err := ctrl.NewControllerManagedBy(mgr).
@@ -150,6 +156,7 @@ func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
 		Watches(&corev1.ConfigMap{}, affected, builder.WithPredicates(changed())).
 		Watches(resolve.ServiceAccount(), affected, builder.WithPredicates(existence())).
 		WatchesRawSource(source.Channel(kinds.arrived, &handler.EnqueueRequestForObject{})).
+		WatchesRawSource(source.Channel(refusals, &handler.EnqueueRequestForObject{})).
 		WithOptions(controller.Options{
 			MaxConcurrentReconciles: opts.Concurrency, ReconciliationTimeout: reconciliationTimeout, EnableWarmup: ptr.To(true),
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstPause, longestPause),

@@ -241,22 +241,6 @@ func telemetryGate(in Input) []v1alpha1.Blocker {
 	return blocker(v1alpha1.BlockerTelemetryIncomplete, "%s", message)
 }
 
-// plaintextGate: somebody would be cut off.
-func plaintextGate(in Input) []v1alpha1.Blocker {
-	var blockers []v1alpha1.Blocker
-	if recent(in) {
-		if in.Seen.NotAttributable {
-			blockers = append(blockers, blocker(v1alpha1.BlockerPortNotAttributable, "Plaintext was seen, and it cannot be told whether only excepted ports took it. Expose the proxies' connection statistics (proxyStatsMatcher with inclusionSuffixes downstream_cx_total, downstream_cx_ssl_total, downstream_cx_active and downstream_cx_ssl_active).")...)
-		} else {
-			blockers = append(blockers, blocker(v1alpha1.BlockerPlaintextSeen, "Callers still send plaintext: %s. Move them into the mesh; their counts are in status.mtls.plaintextCallers.%s", callers(in.Seen.Callers), whoIsUnknown(in.Seen.Callers))...)
-		}
-	}
-	if in.Seen.OpenPlaintext > 0 {
-		blockers = append(blockers, blocker(v1alpha1.BlockerPlaintextConnectionsOpen, "Plaintext connections to the target are open. Move their clients into the mesh, or close them: STRICT would cut them off.")...)
-	}
-	return blockers
-}
-
 func recent(in Input) bool {
 	last := lastPlaintext(in)
 	at := seenTime(in)
@@ -273,35 +257,6 @@ func lastPlaintext(in Input) time.Time {
 		last = latest(last, in.Seen.Time)
 	}
 	return notAfter(last, in.Now)
-}
-
-// callers names the worst callers, in an order that does not change with every count.
-func callers(all []v1alpha1.PlaintextCaller) string {
-	known := unique(all, func(c v1alpha1.PlaintextCaller) string {
-		switch {
-		case c.Workload == "unknown" && c.Protocol != "":
-			return "an unknown workload (" + c.Protocol + ", outside the mesh, so its proxy cannot name it)"
-		case c.Workload == "unknown":
-			return "an unknown workload (outside the mesh, so its proxy cannot name it)"
-		case c.Namespace == "":
-			return c.Workload
-		}
-		return c.Namespace + "/" + c.Workload
-	})
-	if len(known) == 0 {
-		return "an unknown workload"
-	}
-	slices.Sort(known[:min(len(known), maxNames)])
-	return names(known)
-}
-
-// whoIsUnknown says how to get the name of a caller that the proxies cannot name.
-func whoIsUnknown(all []v1alpha1.PlaintextCaller) string {
-	unknown := slices.ContainsFunc(all, func(c v1alpha1.PlaintextCaller) bool { return c.Workload == "unknown" })
-	if len(all) > 0 && !unknown {
-		return ""
-	}
-	return " The address of an unknown one is in the access logs of the target's proxies; docs/observation.md says how to turn them on."
 }
 
 // rollingOutGate: pods that come and go take their configuration from two sides at once.

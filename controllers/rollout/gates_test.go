@@ -148,13 +148,16 @@ func TestCallers(t *testing.T) {
 		want    string
 		unnamed bool
 	}{
-		"nobody known":     {nil, "an unknown workload.", true},
-		"unknown":          {[]v1alpha1.PlaintextCaller{caller("", "unknown", "")}, "an unknown workload (outside the mesh, so its proxy cannot name it).", true},
-		"unknown, by TCP":  {[]v1alpha1.PlaintextCaller{caller("", "unknown", "TCP")}, "an unknown workload (TCP, outside the mesh, so its proxy cannot name it).", true},
-		"no namespace":     {[]v1alpha1.PlaintextCaller{caller("", "cron", "HTTP")}, "cron.", false},
-		"each once":        {[]v1alpha1.PlaintextCaller{caller("a", "x", "HTTP"), caller("a", "x", "TCP")}, "a/x.", false},
-		"in a still order": {[]v1alpha1.PlaintextCaller{caller("b", "x", ""), caller("a", "x", "")}, "a/x, b/x.", false},
-		"the worst three":  {[]v1alpha1.PlaintextCaller{caller("d", "x", ""), caller("c", "x", ""), caller("b", "x", ""), caller("a", "x", "")}, "b/x, c/x, d/x and others.", false},
+		"nobody known":             {nil, "an unknown workload.", true},
+		"unknown":                  {[]v1alpha1.PlaintextCaller{caller("", "unknown", "")}, "an unknown workload (outside the mesh, so its proxy cannot name it).", true},
+		"unknown, by TCP":          {[]v1alpha1.PlaintextCaller{caller("", "unknown", "TCP")}, "an unknown workload (TCP, outside the mesh, so its proxy cannot name it).", true},
+		"no namespace":             {[]v1alpha1.PlaintextCaller{caller("", "cron", "HTTP")}, "cron.", false},
+		"unknown, with an address": {[]v1alpha1.PlaintextCaller{located("", "unknown", 0)}, "address 192.0.2.7.", false},
+		"with a port":              {[]v1alpha1.PlaintextCaller{located("a", "x", 8080), located("", "unknown", 9090)}, "a/x on port 8080, address 192.0.2.7 on port 9090.", false},
+		"refused ones":             {[]v1alpha1.PlaintextCaller{{Workload: "y", Namespace: "a", Port: 8080, Refused: true}, located("a", "x", 8080)}, "a/x on port 8080.", false},
+		"each once":                {[]v1alpha1.PlaintextCaller{caller("a", "x", "HTTP"), caller("a", "x", "TCP")}, "a/x.", false},
+		"in a still order":         {[]v1alpha1.PlaintextCaller{caller("b", "x", ""), caller("a", "x", "")}, "a/x, b/x.", false},
+		"the worst three":          {[]v1alpha1.PlaintextCaller{caller("d", "x", ""), caller("c", "x", ""), caller("b", "x", ""), caller("a", "x", "")}, "b/x, c/x, d/x and others.", false},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -169,5 +172,42 @@ func TestCallers(t *testing.T) {
 				t.Errorf("unexpected message (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// located is a caller as access logs have it.
+func located(namespace, workload string, port int32) v1alpha1.PlaintextCaller {
+	return v1alpha1.PlaintextCaller{Namespace: namespace, Workload: workload, Address: "192.0.2.7", Port: port, Protocol: "HTTP"}
+}
+
+func TestOnePort(t *testing.T) {
+	two := []facts.WorkloadPort{{Port: 8080}, {Port: 9090}}
+	const exception = "{port: 9090, mode: Permissive}"
+	for name, tc := range map[string]struct {
+		callers []v1alpha1.PlaintextCaller
+		edit    func(*rollout.Input)
+		want    bool
+	}{
+		"one port of two":                 {callers: []v1alpha1.PlaintextCaller{located("a", "x", 9090), located("", "unknown", 9090)}, want: true},
+		"both":                            {callers: []v1alpha1.PlaintextCaller{located("a", "x", 9090), located("a", "x", 8080)}},
+		"a port is not known":             {callers: []v1alpha1.PlaintextCaller{located("a", "x", 9090), located("a", "y", 0)}},
+		"no port is known":                {callers: []v1alpha1.PlaintextCaller{located("a", "y", 0)}},
+		"who was refused elsewhere":       {callers: []v1alpha1.PlaintextCaller{located("a", "x", 9090), {Workload: "y", Port: 8080, Refused: true}}, want: true},
+		"there is only one":               {callers: []v1alpha1.PlaintextCaller{located("a", "x", 9090)}, edit: func(in *rollout.Input) { in.Facts.Ports = two[1:] }},
+		"the other is an exception":       {callers: []v1alpha1.PlaintextCaller{located("a", "x", 9090)}, edit: func(in *rollout.Input) { in.Spec.Asked.Ports = map[int32]v1alpha1.Mode{8080: v1alpha1.ModePermissive} }},
+		"a namespace has none":            {callers: []v1alpha1.PlaintextCaller{located("a", "x", 9090)}, edit: func(in *rollout.Input) { in.Facts.Target.Scope = v1alpha1.ScopeNamespace }},
+		"as many as are listed":           {callers: slices.Repeat([]v1alpha1.PlaintextCaller{located("a", "x", 9090)}, 20)},
+		"known although no metric has it": {callers: []v1alpha1.PlaintextCaller{located("a", "x", 9090)}, edit: func(in *rollout.Input) { in.Seen.NotAttributable = true }, want: true},
+	} {
+		in := base()
+		in.Facts.Target.Scope, in.Facts.Ports = v1alpha1.ScopeWorkload, two
+		in.Seen.LastPlaintext, in.Seen.Callers = noon, tc.callers
+		if tc.edit != nil {
+			tc.edit(&in)
+		}
+		got := rollout.Next(in).Blockers[0]
+		if got.Type != v1alpha1.BlockerPlaintextSeen || strings.Contains(got.Message, exception) != tc.want {
+			t.Errorf("%s: %s: %s", name, got.Type, got.Message)
+		}
 	}
 }

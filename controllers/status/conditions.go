@@ -170,6 +170,9 @@ func trafficObserved(r report) metav1.Condition {
 
 func plaintextFree(r report) metav1.Condition {
 	const kind = v1alpha1.ConditionPlaintextFree
+	if refused := refusedCallers(r); len(refused) > 0 {
+		return isFalse(kind, v1alpha1.ReasonPlaintextRefused, "STRICT refused plaintext within rollout.observationWindow: %s. Move these callers into the mesh, or except the port by mtls.portLevel; status.mtls.plaintextCallers counts them.", names(refused))
+	}
 	if needed, reason, message := observed(r); !needed {
 		return unknown(kind, reason, "%s", message)
 	}
@@ -187,32 +190,6 @@ func plaintextFree(r report) metav1.Condition {
 func seenInWindow(r report) bool {
 	last := r.Decision.LastPlaintext
 	return !last.IsZero() && r.Now.Sub(last) < r.Spec.ObservationWindow
-}
-
-const someone = "unknown"
-
-// whoCalls names callers and what to do about them, in an order that does not follow their counts.
-func whoCalls(all []v1alpha1.PlaintextCaller) string {
-	var known []string
-	unnamed := ""
-	for _, c := range all {
-		if c.Workload == someone || c.Workload == "" {
-			unnamed = ", and from callers that the target's proxies cannot name"
-			continue
-		}
-		name := c.Workload
-		if c.Namespace != "" && c.Namespace != someone {
-			name = c.Namespace + "/" + name
-		}
-		if !slices.Contains(known, name) {
-			known = append(known, name)
-		}
-	}
-	if len(known) == 0 {
-		return "a workload outside the mesh, whose name the target's proxies cannot tell. Its address is in their access logs, if these are on; move it into the mesh."
-	}
-	slices.Sort(known)
-	return and(known) + unnamed + ". Move what calls in plaintext into the mesh; status.mtls.plaintextCallers counts it by caller."
 }
 
 func mutualTLSEnforced(r report) metav1.Condition {

@@ -34,6 +34,9 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 	out.Rollouts = rollouts(in)
 	out.Workloads = workloads(in, out.Stage, out.Rollouts)
 	if !d.Observe {
+		if in.Spec.AsksStrict() && d.Stage == v1alpha1.StageEnforced {
+			out.PlaintextCallers = callers(in.Logged.Refused())
+		}
 		return out
 	}
 	out.PlaintextCallers, out.Evidence = callers(in.Seen.Callers), before.Evidence

@@ -41,8 +41,10 @@ type Input struct {
 	Spec    rollout.Spec
 	Facts   facts.Facts
 	// Sight is what verification sees of the callers' side.
-	Sight    rollout.Sight
-	Seen     traffic.Observation
+	Sight rollout.Sight
+	Seen  traffic.Observation
+	// Logged is what access logs tell, in the observation window and, under STRICT, since it was written.
+	Logged   traffic.Logged
 	Decision rollout.Decision
 	// Members are the single workloads of a whole namespace, while they go to STRICT one by one.
 	Members []Member

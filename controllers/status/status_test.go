@@ -425,6 +425,28 @@ func TestMessages(t *testing.T) {
 		kind string
 		want string
 	}{
+		"refused callers": {
+			enforced, func(in *status.Input) {
+				in.Logged.Callers = []traffic.LoggedCaller{
+					{PlaintextCaller: v1alpha1.PlaintextCaller{Workload: "unknown", Address: "192.0.2.7", Port: 80, Refused: true}},
+					{PlaintextCaller: v1alpha1.PlaintextCaller{Workload: "cron", Namespace: "legacy", Address: "10.0.0.9", Port: 80, Requests: 3, Refused: true}},
+					{PlaintextCaller: v1alpha1.PlaintextCaller{Workload: "let-in", Namespace: "legacy", Address: "10.0.0.9", Port: 9000, Requests: 3}},
+				}
+			}, v1alpha1.ConditionPlaintextFree,
+			"False, PlaintextRefused: STRICT refused plaintext within rollout.observationWindow: address 192.0.2.7 on port 80, legacy/cron on port 80. Move these callers into the mesh, or except the port by mtls.portLevel; status.mtls.plaintextCallers counts them.",
+		},
+		"refused callers need nobody": {
+			enforced, func(in *status.Input) {
+				in.Logged.Callers = []traffic.LoggedCaller{{PlaintextCaller: v1alpha1.PlaintextCaller{Workload: "cron", Port: 80, Refused: true}}}
+			}, v1alpha1.ConditionReady,
+			"True, Ready: Everything is accepted and programmed, and nothing waits for a person.",
+		},
+		"plaintext that was let in before STRICT": {
+			enforced, func(in *status.Input) {
+				in.Logged.Callers = []traffic.LoggedCaller{{PlaintextCaller: v1alpha1.PlaintextCaller{Workload: "cron", Port: 80}}}
+			}, v1alpha1.ConditionPlaintextFree,
+			"Unknown, NotNeeded: STRICT is in force for good, so the traffic is not observed any more.",
+		},
 		"a rollback without a next attempt": {
 			observing, func(in *status.Input) { in.Decision = rollout.Decision{Stage: v1alpha1.StageRolledBack} }, v1alpha1.ConditionReady,
 			"False, RolledBack: Verification failed, and what was in force before is in force again. Nothing is tried again until the spec changes.",

@@ -60,6 +60,8 @@ type scene struct {
 	// too, which is then someone else's doing.
 	Facts facts.Facts `json:"facts"`
 	Seen  seen        `json:"seen"`
+	// Logged are the callers that access logs have.
+	Logged []v1alpha1.PlaintextCaller `json:"logged"`
 	// FailingCallers are those that fail after the switch.
 	FailingCallers []string `json:"failingCallers"`
 	// Sight is what verification sees of the callers' side.
@@ -146,6 +148,15 @@ func tell(t testing.TB, name string) []outcome {
 	return all
 }
 
+// logged are callers as access logs have them.
+func logged(callers []v1alpha1.PlaintextCaller) traffic.Logged {
+	var l traffic.Logged
+	for _, c := range callers {
+		l.Callers = append(l.Callers, traffic.LoggedCaller{PlaintextCaller: c, Pod: c.Workload != "unknown"})
+	}
+	return l
+}
+
 // play makes one reconcile.
 func (w *world) play(t testing.TB, step map[string]any) outcome {
 	t.Helper()
@@ -165,7 +176,8 @@ func (w *world) play(t testing.TB, step map[string]any) outcome {
 	out := outcome{step: s.Step}
 	if found.Actionable() {
 		if !found.Lost(v1alpha1.SectionMTLS) {
-			in.Seen = observation(s, found, now)
+			in.Logged = logged(s.Logged)
+			in.Seen = observation(s, found, now).With(in.Logged)
 			in.Decision = w.decide(&in, s)
 		}
 		out.objects = istio.Render(profile.Name, plan.Build(profile, in.Facts, in.Decision))

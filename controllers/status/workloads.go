@@ -27,7 +27,7 @@ func rollouts(in Input) []v1alpha1.WorkloadRollout {
 		stands := mtls(one)
 		all = append(all, v1alpha1.WorkloadRollout{
 			Blockers: kinds(stands.Blockers),
-			Name: clip(m.Name, maxName), Stage: stands.Stage, InheritedMode: stands.InheritedMode,
+			Name:     clip(m.Name, maxName), Stage: stands.Stage, InheritedMode: stands.InheritedMode,
 			CleanSinceTime: stands.CleanSinceTime, LastPlaintextTime: stands.LastPlaintextTime, EnforcedTime: stands.EnforcedTime,
 			NextAttemptTime: stands.NextAttemptTime, Attempts: stands.Attempts, Evidence: stands.Evidence,
 		})

@@ -67,6 +67,9 @@ func (o Observation) With(l Logged) Observation {
 	return o
 }
 
+// inFlight is the part of a count, one in so many, that the log may be behind: proxies send their entries a second late.
+const inFlight = 10
+
 // workloadKey is a workload and what it speaks.
 type workloadKey struct{ namespace, name, family string }
 
@@ -88,12 +91,12 @@ func (l Logged) merge(counted []v1alpha1.PlaintextCaller) []v1alpha1.PlaintextCa
 			}
 		case l.Truncated || !tells:
 			all = append(all, c)
-		case c.Requests > sum:
+		case c.Requests > sum+c.Requests/inFlight:
 			// Somebody else is among them, whose proxy's stream may be down.
 			told[f], c.Requests = 0, c.Requests-sum
 			all = append(all, c)
 		default:
-			told[f] = sum - c.Requests
+			told[f] = max(0, sum-c.Requests)
 		}
 	}
 	return worst(all)
@@ -120,7 +123,7 @@ func (l Logged) tell(counted []v1alpha1.PlaintextCaller) (logged map[workloadKey
 }
 
 func (l Logged) rows() []v1alpha1.PlaintextCaller {
-	all := make([]v1alpha1.PlaintextCaller, 0, len(l.Callers))
+	var all []v1alpha1.PlaintextCaller
 	for _, c := range l.Callers {
 		all = append(all, c.PlaintextCaller)
 	}
@@ -199,14 +202,15 @@ func refusal(c v1alpha1.PlaintextCaller) int {
 }
 
 // Collapse makes one caller of those that are the same workload on the same port, protocol and outcome, or the same
-// address, and orders them, worst first. Of several addresses the one that sent most is kept.
+// address, and orders them, worst first. Of several addresses the first is kept, whoever sends most: status must not change
+// with every count.
 func Collapse(all []LoggedCaller) []LoggedCaller {
 	type who struct {
 		namespace, workload, address, protocol string
 		port                                   int32
 		refused                                bool
 	}
-	found, most := map[who]*LoggedCaller{}, map[who]int64{}
+	found := map[who]*LoggedCaller{}
 	for _, c := range all {
 		key := who{c.Namespace, c.Workload, "", c.Protocol, c.Port, c.Refused}
 		if !c.Pod {
@@ -215,12 +219,10 @@ func Collapse(all []LoggedCaller) []LoggedCaller {
 		one := found[key]
 		if one == nil {
 			first := c
-			found[key], most[key] = &first, c.Requests
+			found[key] = &first
 			continue
 		}
-		if c.Requests > most[key] || c.Requests == most[key] && c.Address < one.Address {
-			one.Address, most[key] = c.Address, c.Requests
-		}
+		one.Address = min(one.Address, c.Address)
 		one.Requests += c.Requests
 		one.LastSeenTime = later(one.LastSeenTime, c.LastSeenTime)
 		if c.Authenticated.After(one.Authenticated) {
@@ -242,4 +244,19 @@ func later(a, b *metav1.Time) *metav1.Time {
 		return b
 	}
 	return a
+}
+
+// NameOf is what a caller is called in messages, as "namespace/workload" or by its address; empty for one that neither
+// metrics nor logs can name.
+func NameOf(c v1alpha1.PlaintextCaller) string {
+	unknown := c.Workload == "" || c.Workload == UnknownWorkload
+	switch {
+	case unknown && c.Address == "":
+		return ""
+	case unknown:
+		return "address " + c.Address
+	case c.Namespace == "" || c.Namespace == UnknownWorkload:
+		return c.Workload
+	}
+	return c.Namespace + "/" + c.Workload
 }

@@ -54,6 +54,9 @@ func TestWithAccessLogs(t *testing.T) {
 		"somebody else is among them": {
 			metrics: list(from("", "unknown", "HTTP", 50)), log: logged(cron, outside), want: list(cron, from("", "unknown", "HTTP", 8), outside),
 		},
+		"the log is a second behind": {
+			metrics: list(from("", "unknown", "HTTP", 46)), log: logged(cron, outside), want: list(cron, outside),
+		},
 		"the log is truncated": {
 			metrics: list(from("", "unknown", "HTTP", 42)), log: Logged{Callers: logged(cron).Callers, Truncated: true}, want: list(from("", "unknown", "HTTP", 42), cron),
 		},

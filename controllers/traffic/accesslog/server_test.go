@@ -196,9 +196,7 @@ func TestAStreamIsBelievedAsFarAsItsConnectionShows(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, func(o *Options) { o.RequireMTLS = tc.require }, web, shop, legacy)
 			stream := s.stream(tc.from, tc.headers...)
-			if err := stream.Send(introduce(tc.pod, request("127.1.0.9", 8000))); err != nil {
-				t.Fatal(err)
-			}
+			_ = stream.Send(introduce(tc.pod, request("127.1.0.9", 8000))) // it may have been ended already
 			if tc.want != codes.OK {
 				if got := code(stream); got != tc.want {
 					t.Errorf("the stream ends with %s, want %s", got, tc.want)
@@ -232,9 +230,7 @@ func TestEntriesOfAnotherService(t *testing.T) {
 	}
 	stream := s.stream(web.Address)
 	for _, pod := range []facts.Identity{web, shop} {
-		if err := stream.Send(introduce(pod, request("127.1.0.9", 9000))); err != nil {
-			t.Fatal(err)
-		}
+		_ = stream.Send(introduce(pod, request("127.1.0.9", 9000))) // what it ends with says the rest
 	}
 	if got := code(stream); got != codes.InvalidArgument {
 		t.Errorf("a stream that turns into another's ends with %s", got)

@@ -246,11 +246,12 @@ func (s *store) logged(ctx context.Context, directory Directory, request traffic
 	return out
 }
 
+// caller is a line as the operator has callers. One that goes on and was not counted yet is one.
 func (l line) caller() traffic.LoggedCaller {
 	out := traffic.LoggedCaller{
 		PlaintextCaller: v1alpha1.PlaintextCaller{
 			Workload: l.workload, Namespace: l.namespace, Address: l.address.String(), Port: l.port, Protocol: l.protocol,
-			Requests: l.count, LastSeenTime: &metav1.Time{Time: l.seen}, Refused: l.refused,
+			Requests: max(1, l.count), LastSeenTime: &metav1.Time{Time: l.seen}, Refused: l.refused,
 		},
 		Pod: l.workload != "",
 	}

@@ -102,11 +102,12 @@ func TestLogged(t *testing.T) {
 			},
 			want: []string{"legacy/cron 10.0.0.9 8000 TCP 1 refused authenticated"},
 		},
-		"a stream that goes on is seen and not counted": {
+		"a stream that goes on is one, however often it is told of": {
 			log: func(s *store, _ *cluster) {
 				s.add(target, false, goingOn, cron, at(1))
+				s.add(target, false, goingOn, cron, at(1))
 			},
-			want: []string{"legacy/cron 10.0.0.9 8000 HTTP 0"}, accepted: at(1),
+			want: []string{"legacy/cron 10.0.0.9 8000 HTTP 1"}, accepted: at(1),
 		},
 		"ports that do not matter": {
 			log: func(s *store, _ *cluster) {
