@@ -114,7 +114,8 @@ func (p *run) log(ctx context.Context) {
 		return
 	}
 	since := p.out.Now.Add(-p.out.Spec.ObservationWindow)
-	if enforced := p.out.Decision.Enforced; enforced.After(since) {
+	// Status rounds it up to the second.
+	if enforced := p.out.Decision.Enforced.Add(-time.Second); enforced.After(since) {
 		since = enforced
 	}
 	p.out.Logged = p.AccessLogs.Logged(ctx, traffic.LogRequest{Proxies: proxies(p.out.Facts), Ports: p.out.Spec.StrictPorts(), Since: since})

@@ -139,6 +139,8 @@ type operator struct {
 	shard    string
 	clock    clock.PassiveClock
 	observer traffic.Observer
+	// accessLogs that it receives.
+	accessLogs controllers.AccessLogOptions
 	// intercept its calls.
 	intercept interceptor.Funcs
 	elect     bool
@@ -202,6 +204,7 @@ func (o *operator) start() {
 	Expect(controllers.Setup(ctx, mgr, controllers.Options{
 		ObservationInterval: interval, SettleTime: settle, IstioNamespace: istioSystem, ClusterDomain: "cluster.local",
 		Concurrency: 4, Observer: o.observer, DryRuns: proxies, Calls: proxies, Clock: o.clock, Registerer: o.metrics,
+		AccessLogs: o.accessLogs,
 	})).To(Succeed())
 	o.done = make(chan error, 1)
 	go func() { o.done <- mgr.Start(ctx) }()

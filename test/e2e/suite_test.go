@@ -47,7 +47,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 		Audit: true, ConnectionStats: true, GatewayAPI: true, Prometheus: true, Scheme: scheme,
 		Images: map[string]testbed.Image{"operator": {Command: []string{binary}, User: 65532}},
 		// Istio lets connections drain for 45 s; the specs would wait for it.
-		MeshConfig: map[string]any{"defaultConfig": map[string]any{"drainDuration": "4s"}},
+		MeshConfig: map[string]any{"defaultConfig": map[string]any{"drainDuration": "4s"}, "extensionProviders": accessLogProviders()},
 	})
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(stopMesh)
