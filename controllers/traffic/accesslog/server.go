@@ -173,6 +173,7 @@ func (s *Server) take(stream accesslogv3.AccessLogService_StreamAccessLogsServer
 	node := first.GetIdentifier().GetNode().GetId()
 	session, err := s.identify(ctx, from, node)
 	if err != nil {
+		pause(ctx, limits.Penalty)
 		return err
 	}
 	if !s.pods.acquire(session.pod.UID, limits.StreamsPerPod, 0) {
@@ -237,12 +238,18 @@ func (s *Server) identify(ctx context.Context, from peer, node string) (*session
 	if err != nil {
 		return nil, status.Error(codes.PermissionDenied, err.Error())
 	}
-	limits := s.options.Limits
-	return &session{
-		Server: s, pod: pod, authenticated: authenticated,
-		entries:  rate.NewLimiter(rate.Limit(limits.EntriesPerSecond), limits.EntriesBurst),
-		messages: rate.NewLimiter(rate.Limit(limits.MessagesPerSecond), limits.MessagesBurst),
-	}, nil
+	entries, messages := s.store.buckets(pod, s.clock.Now())
+	return &session{Server: s, pod: pod, authenticated: authenticated, entries: entries, messages: messages}, nil
+}
+
+// pause waits a while, or until ctx ends.
+func pause(ctx context.Context, duration time.Duration) {
+	timer := time.NewTimer(duration)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // session is a stream whose pod is known.

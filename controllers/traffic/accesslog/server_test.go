@@ -48,6 +48,7 @@ func newSite(t *testing.T, edit func(*Options), pods ...facts.Identity) *site {
 	if edit != nil {
 		edit(&options)
 	}
+	options.Limits.Penalty = 10 * time.Millisecond
 	s.server = New(options)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -259,7 +260,7 @@ func TestTellsWhoRefused(t *testing.T) {
 
 func TestAFloodIsCutAndSaid(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, func(o *Options) { o.Limits = Limits{EntriesPerSecond: 1, EntriesBurst: 50, MessagesBurst: 1000} }, web, shop)
+	s := newSite(t, func(o *Options) { o.Limits = Limits{EntriesPerSecond: 1, EntriesBurst: 50} }, web, shop)
 	one := func() *accesslogv3.StreamAccessLogsMessage {
 		var all []*logv3.HTTPAccessLogEntry
 		for range 100 {
@@ -278,6 +279,18 @@ func TestAFloodIsCutAndSaid(t *testing.T) {
 	s.log(shop.Address, shop, request("192.0.2.1", 8000))
 	if got := s.server.Logged(t.Context(), every(epoch, shop)); len(got.Callers) != 1 || got.Truncated {
 		t.Errorf("another has %v, truncated %t", texts(got), got.Truncated)
+	}
+}
+
+func TestANewStreamBringsNoNewMeasure(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(o *Options) { o.Limits = Limits{ConnectionsPerAddress: 100, EntriesPerSecond: 1, EntriesBurst: 5} }, web)
+	for range 20 {
+		s.log(web.Address, web, request("192.0.2.1", 8000))
+	}
+	got := s.server.Logged(t.Context(), every(epoch, web))
+	if len(got.Callers) != 1 || got.Callers[0].Requests > 15 || !got.Truncated {
+		t.Errorf("it has %v, truncated %t", texts(got), got.Truncated)
 	}
 }
 

@@ -1,11 +1,13 @@
 package accesslog
 
 import (
+	"container/list"
 	"context"
 	"net/netip"
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -40,8 +42,12 @@ type store struct {
 // record is what one proxy logged.
 type record struct {
 	pod     types.NamespacedName
-	callers map[callerKey]*tally
-	last    time.Time
+	callers map[callerKey]*list.Element
+	// order has the callers as *tally, the one seen longest ago first.
+	order *list.List
+	last  time.Time
+	// entries and messages say how much more may come. They outlive a stream, so that a new one brings no new measure.
+	entries, messages *rate.Limiter
 	// truncated is when something was last left out.
 	truncated time.Time
 }
@@ -57,6 +63,7 @@ type callerKey struct {
 
 // tally is what a caller did, on the operator's clock.
 type tally struct {
+	callerKey
 	count int64
 	// made is when the first of it began, seen when the last was logged.
 	made, seen time.Time
@@ -77,13 +84,15 @@ func (s *store) add(pod facts.Identity, authenticated bool, e entry, who facts.I
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.record(pod, now)
-	t := r.callers[key]
-	if t == nil {
+	element := r.callers[key]
+	if element == nil {
 		s.makeRoom(r, now)
-		t = &tally{made: e.made}
-		r.callers[key] = t
+		element = r.order.PushBack(&tally{callerKey: key, made: e.made})
+		r.callers[key] = element
 		s.callers++
 	}
+	r.order.MoveToBack(element)
+	t := tallyOf(element)
 	if e.made.Before(t.made) {
 		t.made = e.made
 	}
@@ -96,11 +105,25 @@ func (s *store) add(pod facts.Identity, authenticated bool, e entry, who facts.I
 	}
 }
 
+// tallyOf is what an element of a record's order has.
+func tallyOf(element *list.Element) *tally {
+	t, _ := element.Value.(*tally)
+	return t
+}
+
 // truncate notes that something of a pod's was left out.
 func (s *store) truncate(pod facts.Identity, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.record(pod, now).truncated = now
+}
+
+// buckets are those of a pod.
+func (s *store) buckets(pod facts.Identity, now time.Time) (entries, messages *rate.Limiter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.record(pod, now)
+	return r.entries, r.messages
 }
 
 // record is a pod's, made if there is none.
@@ -110,7 +133,13 @@ func (s *store) record(pod facts.Identity, now time.Time) *record {
 		if len(s.records) >= s.limits.Proxies {
 			s.evict(nil, now)
 		}
-		r = &record{pod: types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, callers: map[callerKey]*tally{}}
+		r = &record{
+			pod:      types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name},
+			callers:  map[callerKey]*list.Element{},
+			order:    list.New(),
+			entries:  rate.NewLimiter(rate.Limit(s.limits.EntriesPerSecond), s.limits.EntriesBurst),
+			messages: rate.NewLimiter(rate.Limit(s.limits.MessagesPerSecond), s.limits.MessagesBurst),
+		}
 		s.records[pod.UID] = r
 	}
 	r.last = now
@@ -131,19 +160,16 @@ func (s *store) makeRoom(r *record, now time.Time) {
 
 // forgetOldest drops the caller of a record that was seen longest ago.
 func (s *store) forgetOldest(r *record, now time.Time) {
-	var oldest callerKey
-	var when time.Time
-	for key, t := range r.callers {
-		if when.IsZero() || t.seen.Before(when) {
-			oldest, when = key, t.seen
-		}
+	if oldest := r.order.Front(); oldest != nil {
+		s.forget(r, oldest)
+		r.truncated = now
 	}
-	if when.IsZero() {
-		return
-	}
-	delete(r.callers, oldest)
+}
+
+func (s *store) forget(r *record, element *list.Element) {
+	delete(r.callers, tallyOf(element).callerKey)
+	r.order.Remove(element)
 	s.callers--
-	r.truncated = now
 }
 
 // evict drops the record that was heard of longest ago, but not the one to spare. It says whether there was one.
@@ -174,11 +200,8 @@ func (s *store) sweep(now time.Time) {
 	defer s.mu.Unlock()
 	limit := now.Add(-s.retention)
 	for uid, r := range s.records {
-		for key, t := range r.callers {
-			if t.seen.Before(limit) {
-				delete(r.callers, key)
-				s.callers--
-			}
+		for oldest := r.order.Front(); oldest != nil && tallyOf(oldest).seen.Before(limit); oldest = r.order.Front() {
+			s.forget(r, oldest)
 		}
 		if len(r.callers) == 0 && r.last.Before(limit) {
 			s.drop(uid)
@@ -198,14 +221,8 @@ func (s *store) refusing() []types.NamespacedName {
 	return pods
 }
 
-// line is one caller of one proxy.
-type line struct {
-	callerKey
-	tally
-}
-
-// lines are the callers that a request asks for.
-func (s *store) lines(request traffic.LogRequest, now time.Time) (all []line, truncated bool) {
+// tallies are the callers that a request asks for.
+func (s *store) tallies(request traffic.LogRequest, now time.Time) (all []tally, truncated bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.retention = max(s.retention, now.Sub(request.Since))
@@ -216,9 +233,9 @@ func (s *store) lines(request traffic.LogRequest, now time.Time) (all []line, tr
 			continue
 		}
 		truncated = truncated || r.truncated.After(request.Since)
-		for key, t := range r.callers {
-			if request.Ports.Has(key.port) && !t.seen.Before(request.Since) {
-				all = append(all, line{callerKey: key, tally: *t})
+		for element := r.order.Front(); element != nil; element = element.Next() {
+			if t := tallyOf(element); request.Ports.Has(t.port) && !t.seen.Before(request.Since) {
+				all = append(all, *t)
 			}
 		}
 	}
@@ -228,7 +245,7 @@ func (s *store) lines(request traffic.LogRequest, now time.Time) (all []line, tr
 // logged says what a request asks for. Callers that had no name when they were logged may have one by now: the cache of
 // pods is a moment behind.
 func (s *store) logged(ctx context.Context, directory Directory, request traffic.LogRequest, now time.Time) traffic.Logged {
-	all, truncated := s.lines(request, now)
+	all, truncated := s.tallies(request, now)
 	out := traffic.Logged{Truncated: truncated}
 	callers := make([]traffic.LoggedCaller, 0, len(all))
 	for _, l := range all {
@@ -246,8 +263,8 @@ func (s *store) logged(ctx context.Context, directory Directory, request traffic
 	return out
 }
 
-// caller is a line as the operator has callers. One that goes on and was not counted yet is one.
-func (l line) caller() traffic.LoggedCaller {
+// caller is a tally as the operator has callers. One that goes on and was not counted yet is one.
+func (l tally) caller() traffic.LoggedCaller {
 	out := traffic.LoggedCaller{
 		PlaintextCaller: v1alpha1.PlaintextCaller{
 			Workload: l.workload, Namespace: l.namespace, Address: l.address.String(), Port: l.port, Protocol: l.protocol,

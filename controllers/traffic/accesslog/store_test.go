@@ -234,6 +234,9 @@ func TestBounds(t *testing.T) {
 		sum := 0
 		for _, r := range s.records {
 			sum += len(r.callers)
+			if len(r.callers) != r.order.Len() {
+				t.Fatalf("seed %d: a proxy has %d callers, %d in order", seed, len(r.callers), r.order.Len())
+			}
 			if len(r.callers) > limits.CallersPerProxy {
 				t.Fatalf("seed %d: a proxy has %d callers of %d", seed, len(r.callers), limits.CallersPerProxy)
 			}
