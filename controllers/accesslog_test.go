@@ -190,7 +190,9 @@ var _ = Describe("Access logs", func() {
 		})).To(Succeed())
 		service := &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Name: "servicesecurity-accesslog", Namespace: servicesecuritySystem},
-			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "grpc-accesslog", Port: 9095}}},
+			Spec: corev1.ServiceSpec{
+				Selector: map[string]string{"app": "manager"}, Ports: []corev1.ServicePort{{Name: "grpc-accesslog", Port: 9095}},
+			},
 		}
 		Expect(k8s.Create(ctx, service)).To(Succeed())
 		replica := func(name, ip string) (*operator, string) {
@@ -226,9 +228,14 @@ var _ = Describe("Access logs", func() {
 			Expect(err).NotTo(HaveOccurred())
 			return port
 		}
+		By("leaving alone a Service that leads to all replicas")
 		first, here := replica("manager-a", "10.0.0.1")
-		Eventually(endpoint).WithContext(ctx).Should(Equal("manager-a 10.0.0.1:" + port(here)))
 		Eventually(listens(here)).Should(Succeed())
+		Consistently(endpoint).WithContext(ctx).Should(ContainSubstring("not found"))
+		update(ctx, service, func(s *corev1.Service) { s.Spec.Selector = nil })
+		Eventually(endpoint).WithContext(ctx).Should(Equal("manager-a 10.0.0.1:" + port(here)))
+
+		By("changing the leader")
 		_, there := replica("manager-b", "10.0.0.2")
 		Consistently(listens(there)).ShouldNot(Succeed())
 		first.stop()

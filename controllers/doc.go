@@ -20,6 +20,10 @@
 // last changed) makes the operator wait when it is lost, never hurry. One thing is lost for good: what the callers' proxies had
 // counted before a switch, without which less is held against it.
 //
+// Proxies may stream what arrives without mutual TLS to the leader (traffic/accesslog). What they log names callers, counts
+// as plaintext, and tells who is refused once STRICT is in force and nothing else is observed. It never proves that nobody
+// called, and what may take STRICT back rests on streams only whose sender's identity is proven.
+//
 // A profile that is not accepted changes nothing: nothing is written and nothing removed.
 //
 // A reconcile that changes nothing makes no API call: reads come from the cache, unchanged objects are not written, and a

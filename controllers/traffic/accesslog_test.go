@@ -166,3 +166,50 @@ func TestKeep(t *testing.T) {
 		}
 	}
 }
+
+func TestCollapse(t *testing.T) {
+	t.Parallel()
+	pod := func(c v1alpha1.PlaintextCaller, authenticated time.Time) LoggedCaller {
+		return LoggedCaller{PlaintextCaller: c, Pod: c.Workload != UnknownWorkload, Authenticated: authenticated}
+	}
+	late := at(from("legacy", "cron", "HTTP", 3), "10.0.0.10", 8000)
+	late.LastSeenTime = &metav1.Time{Time: noon.Add(time.Minute)}
+	sum := at(from("legacy", "cron", "HTTP", 8), "10.0.0.10", 8000)
+	sum.LastSeenTime = late.LastSeenTime
+	got := Collapse([]LoggedCaller{
+		pod(at(from("legacy", "cron", "HTTP", 5), "10.0.0.9", 8000), noon),
+		pod(late, time.Time{}),
+		pod(at(from("legacy", "cron", "HTTP", 1), "10.0.0.9", 9000), time.Time{}),
+		pod(refused(at(from("legacy", "cron", "HTTP", 1), "10.0.0.9", 8000)), noon),
+		pod(at(from("", "unknown", "HTTP", 2), "192.0.2.7", 8000), time.Time{}),
+		pod(at(from("", "unknown", "HTTP", 2), "192.0.2.8", 8000), time.Time{}),
+	})
+	want := []LoggedCaller{
+		pod(sum, noon),
+		pod(at(from("", "unknown", "HTTP", 2), "192.0.2.7", 8000), time.Time{}),
+		pod(at(from("", "unknown", "HTTP", 2), "192.0.2.8", 8000), time.Time{}),
+		pod(refused(at(from("legacy", "cron", "HTTP", 1), "10.0.0.9", 8000)), noon),
+		pod(at(from("legacy", "cron", "HTTP", 1), "10.0.0.9", 9000), time.Time{}),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if diff := cmp.Diff(list(refused(at(from("legacy", "cron", "HTTP", 1), "10.0.0.9", 8000))), Logged{Callers: got}.Refused()); diff != "" {
+		t.Errorf("refused (-want +got)\n%s", diff)
+	}
+}
+
+func TestNameOf(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]v1alpha1.PlaintextCaller{
+		"legacy/cron":       at(from("legacy", "cron", "HTTP", 1), "10.0.0.9", 8000),
+		"cron":              from("", "cron", "HTTP", 1),
+		"job":               from("unknown", "job", "HTTP", 1),
+		"address 192.0.2.7": at(from("", "unknown", "HTTP", 1), "192.0.2.7", 8000),
+		"":                  from("", "unknown", "HTTP", 1),
+	} {
+		if got := NameOf(c); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
