@@ -118,9 +118,10 @@ func (p *run) log(ctx context.Context) {
 	if enforced := p.out.Decision.Enforced.Add(-time.Second); enforced.After(since) {
 		since = enforced
 	}
-	p.out.Logged = p.AccessLogs.Logged(ctx, traffic.LogRequest{Proxies: proxies(p.out.Facts), Ports: p.out.Spec.StrictPorts(), Since: since})
+	request := traffic.LogRequest{Proxies: proxies(p.out.Facts), Ports: p.out.Spec.StrictPorts(), Since: since}
+	p.out.Logged = p.AccessLogs.Logged(ctx, request)
 	if mtls := p.profile.Status.MTLS; mtls != nil {
-		p.out.Logged = p.out.Logged.Keep(mtls.PlaintextCallers, since, p.out.Now)
+		p.out.Logged = p.out.Logged.Keep(mtls.PlaintextCallers, request, p.out.Now)
 	}
 }
 

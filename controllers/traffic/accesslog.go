@@ -158,15 +158,16 @@ func (l Logged) Failing(since time.Time) []string {
 }
 
 // Keep adds the callers that status knows from access logs and that the log does not have any more, after a restart of the
-// operator, say. They are names and nothing else: plaintext does not count again because of them.
-func (l Logged) Keep(before []v1alpha1.PlaintextCaller, since, now time.Time) Logged {
+// operator, say, if the request asks for them. They are names and nothing else: plaintext does not count again because of
+// them.
+func (l Logged) Keep(before []v1alpha1.PlaintextCaller, request LogRequest, now time.Time) Logged {
 	l.Callers = slices.Clone(l.Callers)
 	current := l.rows()
 	for _, c := range before {
-		if c.Address == "" || c.LastSeenTime == nil || c.LastSeenTime.Time.Before(since) || c.LastSeenTime.After(now) {
+		if c.Address == "" || c.LastSeenTime == nil || c.LastSeenTime.Time.Before(request.Since) || c.LastSeenTime.After(now) {
 			continue
 		}
-		if !slices.ContainsFunc(current, func(other v1alpha1.PlaintextCaller) bool { return same(c, other) }) {
+		if request.Ports.Has(c.Port) && !slices.ContainsFunc(current, func(other v1alpha1.PlaintextCaller) bool { return same(c, other) }) {
 			l.Callers = append(l.Callers, LoggedCaller{PlaintextCaller: c})
 		}
 	}

@@ -151,13 +151,14 @@ func TestKeep(t *testing.T) {
 		"seen again at another address":     {before: cron, log: logged(moved), want: 1},
 		"an address that has a name by now": {before: unnamed, log: logged(cron), want: 1},
 		"another port":                      {before: cron, log: logged(refused(at(from("legacy", "cron", "TCP", 9), "10.0.0.9", 9000))), want: 2},
+		"a port that is excepted by now":    {before: refused(at(from("legacy", "cron", "TCP", 9), "10.0.0.9", 9443)), want: 0},
 		"let in before":                     {before: cron, log: logged(at(from("legacy", "cron", "TCP", 9), "10.0.0.9", 8000)), want: 2},
 	} {
 		now := tc.now
 		if now.IsZero() {
 			now = noon.Add(time.Minute)
 		}
-		got := tc.log.Keep(list(tc.before), now.Add(-time.Hour), now)
+		got := tc.log.Keep(list(tc.before), LogRequest{Ports: PortSet{Except: true, Ports: []int32{9443}}, Since: now.Add(-time.Hour)}, now)
 		if len(got.Callers) != tc.want {
 			t.Errorf("%s: %+v", name, got.Callers)
 		}
