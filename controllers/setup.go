@@ -111,14 +111,20 @@ func NewScheme() (*runtime.Scheme, error) {
 	return scheme, nil
 }
 
+// withDefaults fills in what may be nil.
+func (o Options) withDefaults() Options {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	if o.Registerer == nil {
+		o.Registerer = metrics.Registry
+	}
+	return o
+}
+
 // Setup registers the controller with a manager whose cache has CacheOptions.
 func Setup(ctx context.Context, mgr manager.Manager, opts Options) error {
-	if opts.Clock == nil {
-		opts.Clock = clock.RealClock{}
-	}
-	if opts.Registerer == nil {
-		opts.Registerer = metrics.Registry
-	}
+	opts = opts.withDefaults()
 	if err := resolve.Index(ctx, mgr.GetFieldIndexer()); err != nil {
 		return fmt.Errorf("setting up: %w", err)
 	}
