@@ -109,7 +109,10 @@ func (p *run) look(ctx context.Context) {
 	p.out.Decision = rollout.Next(p.input())
 	if p.out.Decision.Observe {
 		p.observe(ctx)
+		return
 	}
+	p.log(ctx)
+	p.out.Seen.Callers = p.out.Logged.Refused()
 }
 
 func (p *run) asMember() rollout.Member {

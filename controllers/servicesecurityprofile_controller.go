@@ -219,7 +219,7 @@ func (p *run) input() rollout.Input {
 	return rollout.Input{
 		Spec: p.out.Spec, Facts: p.out.Facts, Seen: p.out.Seen, Previous: rollout.PreviousOf(p.profile.Status),
 		Held: p.known.held, Hold: p.hold, Baseline: p.known.baseline,
-		FailingCallers: rollout.Evidence{Failing: p.known.calls.Failing()}.FailingCallers(),
+		FailingCallers: p.failing(),
 		Now:            p.out.Now, Interval: p.Interval, Settle: p.Settle,
 	}
 }

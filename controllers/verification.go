@@ -55,6 +55,15 @@ func (p *run) watch(ctx context.Context) {
 	}), switched)
 }
 
+// failing are the callers that the switch cut off, by all that tells it.
+func (p *run) failing() []string {
+	evidence := rollout.Evidence{Failing: p.known.calls.Failing()}
+	if switched := p.switchedAt(); !switched.IsZero() {
+		evidence.Refused = p.out.Logged.Failing(switched)
+	}
+	return evidence.FailingCallers()
+}
+
 // switchedAt is when STRICT was written, while its verification goes on; zero otherwise. The cache may not have it yet.
 func (p *run) switchedAt() time.Time {
 	if own := p.out.Facts.Policy; own.Owned && !own.SwitchedAt.IsZero() {

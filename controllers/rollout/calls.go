@@ -28,11 +28,14 @@ const (
 type Evidence struct {
 	// Failing callers, by their own proxies' counters.
 	Failing []string
+	// Refused are workloads of the cluster whose plaintext the target refused after the switch, by access logs over
+	// authenticated streams.
+	Refused []string
 }
 
 // FailingCallers are those of Input, in order.
 func (e Evidence) FailingCallers() []string {
-	all := slices.Clone(e.Failing)
+	all := slices.Concat(e.Failing, e.Refused)
 	slices.Sort(all)
 	all = slices.Compact(all)
 	return all[:min(len(all), maxFailing)]

@@ -141,6 +141,7 @@ func TestEvidence(t *testing.T) {
 	}{
 		"none":             {rollout.Evidence{}, nil},
 		"in order, once":   {rollout.Evidence{Failing: []string{"b/b", "a/a", "b/b"}}, []string{"a/a", "b/b"}},
+		"of both kinds":    {rollout.Evidence{Failing: []string{"b/b"}, Refused: []string{"a/a", "b/b"}}, []string{"a/a", "b/b"}},
 		"no more than fit": {rollout.Evidence{Failing: many}, twenty},
 	} {
 		t.Run(name, func(t *testing.T) {

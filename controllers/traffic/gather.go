@@ -12,10 +12,11 @@ import (
 const MaxCallers = 20
 
 // Gather makes one observation of those of several workloads, by name: no more complete than the least complete of them.
-// Its times are the latest of theirs. What is needed to go on observing is not in it.
+// Its times are the latest of theirs. Of those that were not made only the callers count, which access logs may tell. What is needed to go on observing is not in it.
 func Gather(names []string, all []Observation) Observation {
 	out := Observation{Completeness: Skipped, ConnectionsVisible: true}
 	for i, o := range all {
+		out.Callers = merge(out.Callers, o.Callers)
 		if o.Completeness == Skipped {
 			continue
 		}
@@ -35,7 +36,6 @@ func Gather(names []string, all []Observation) Observation {
 		out.MutualTLS += o.MutualTLS
 		out.NotAttributable = out.NotAttributable || o.NotAttributable
 		out.ConnectionsVisible = out.ConnectionsVisible && o.ConnectionsVisible
-		out.Callers = merge(out.Callers, o.Callers)
 	}
 	slices.SortStableFunc(out.Callers, func(a, b v1alpha1.PlaintextCaller) int { return cmp.Compare(b.Requests, a.Requests) })
 	out.Callers = out.Callers[:min(len(out.Callers), MaxCallers)]

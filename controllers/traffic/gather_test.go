@@ -29,7 +29,11 @@ func TestGather(t *testing.T) {
 	}{
 		"none":        {nil, traffic.Observation{Completeness: traffic.Skipped, ConnectionsVisible: true}},
 		"nobody asks": {[]traffic.Observation{skipped}, traffic.Observation{Completeness: traffic.Skipped, ConnectionsVisible: true}},
-		"one":         {[]traffic.Observation{skipped, clean}, clean},
+		"refused": {
+			[]traffic.Observation{{Completeness: traffic.Skipped, Callers: []v1alpha1.PlaintextCaller{caller("a", 1, late)}}},
+			traffic.Observation{Completeness: traffic.Skipped, ConnectionsVisible: true, Callers: []v1alpha1.PlaintextCaller{caller("a", 1, late)}},
+		},
+		"one": {[]traffic.Observation{skipped, clean}, clean},
 		"the least complete": {[]traffic.Observation{clean, skipped, partial}, traffic.Observation{
 			Completeness: traffic.Incomplete, Reason: "Incomplete", Message: "Workload z: No answer.", Time: late, LastPlaintext: early,
 			MutualTLS: 7, OpenPlaintext: 2, Callers: []v1alpha1.PlaintextCaller{caller("b", 5, early), caller("a", 3, late)},
