@@ -158,6 +158,11 @@ func (res *resolution) resolveConflicts(ctx context.Context) error {
 	if err := res.resolveHandover(ctx, found); err != nil {
 		return err
 	}
+	return res.resolveContests(ctx, found)
+}
+
+// resolveContests finds the sections that others have.
+func (res *resolution) resolveContests(ctx context.Context, found []Rival) error {
 	mine := res.profile
 	if res.resolver.member {
 		mine = mine.DeepCopy()

@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"context"
+	"slices"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,6 +40,9 @@ func (res *resolution) peerLive(ctx context.Context, winner *v1alpha1.ServiceSec
 			return false, nil
 		}
 	}
+	if weaker, err := res.weakerThanMembers(ctx, formOf(&theirs)); err != nil || weaker {
+		return false, err
+	}
 	own, err := res.owned(ctx, PeerAuthenticationKind, res.profile, facts.PeerName(res.profile), &ours)
 	if err != nil || !own {
 		return err == nil, err
@@ -46,6 +50,18 @@ func (res *resolution) peerLive(ctx context.Context, winner *v1alpha1.ServiceSec
 	// A workload's own profile may be what makes it an exception from its namespace.
 	excepted := res.resolver.member && winner.Spec.MTLS.Mode != v1alpha1.ModeStrict
 	return excepted || formOf(&theirs).NoWeaker(formOf(&ours)), nil
+}
+
+// weakerThanMembers says whether a form is weaker than an object that the profile of a whole namespace has for one of its
+// workloads.
+func (res *resolution) weakerThanMembers(ctx context.Context, form facts.Form) (bool, error) {
+	if res.facts.Target.Scope != v1alpha1.ScopeNamespace {
+		return false, nil
+	}
+	policies, err := listAll(ctx, res.source, policiesBySelector, res.profile.Namespace)
+	return slices.ContainsFunc(policies, func(policy *securityv1.PeerAuthentication) bool {
+		return metav1.IsControlledBy(policy, res.profile) && !form.NoWeaker(formOf(policy))
+	}), err
 }
 
 // tokensLive says so of the winner's RequestAuthentication and of the policy that demands a token.

@@ -52,14 +52,17 @@ func TestWinnerLive(t *testing.T) {
 		objects       []client.Object
 		want          bool
 	}{
-		"mtls, nothing there":                 {loser, winner, nil, false},
-		"mtls, someone else's":                {loser, winner, []client.Object{newPolicy("foo", "winner", 0, web, strict)}, false},
-		"mtls, none of its own to lose":       {loser, winner, []client.Object{peer(permissive)}, true},
-		"mtls, as strong":                     {loser, winner, []client.Object{peer(strict), ours}, true},
-		"mtls, weaker":                        {loser, winner, []client.Object{peer(permissive), ours}, false},
-		"mtls, weaker on a port":              {loser, winner, []client.Object{peer(strict, withPorts(map[uint32]v1alpha1.Mode{80: disabled})), ours}, false},
-		"mtls, not for every pod":             {loser, narrow, []client.Object{owned(newPolicy("foo", "winner", 5, v1, strict), narrow), ours}, false},
-		"mtls, of a namespace":                {newProfile("loser", 10, toNamespace, strict), newProfile("winner", 5, toNamespace, strict), []client.Object{owned(newPolicy("foo", "default", 5, nil, strict), winner)}, true},
+		"mtls, nothing there":           {loser, winner, nil, false},
+		"mtls, someone else's":          {loser, winner, []client.Object{newPolicy("foo", "winner", 0, web, strict)}, false},
+		"mtls, none of its own to lose": {loser, winner, []client.Object{peer(permissive)}, true},
+		"mtls, as strong":               {loser, winner, []client.Object{peer(strict), ours}, true},
+		"mtls, weaker":                  {loser, winner, []client.Object{peer(permissive), ours}, false},
+		"mtls, weaker on a port":        {loser, winner, []client.Object{peer(strict, withPorts(map[uint32]v1alpha1.Mode{80: disabled})), ours}, false},
+		"mtls, not for every pod":       {loser, narrow, []client.Object{owned(newPolicy("foo", "winner", 5, v1, strict), narrow), ours}, false},
+		"mtls, of a namespace":          {newProfile("loser", 10, toNamespace, strict), newProfile("winner", 5, toNamespace, strict), []client.Object{owned(newPolicy("foo", "default", 5, nil, strict), winner)}, true},
+		"mtls, weaker than a workload's own": {newProfile("loser", 10, toNamespace, strict), newProfile("winner", 5, toNamespace, strict), []client.Object{
+			owned(newPolicy("foo", "default", 5, nil, permissive), winner), owned(newPolicy("foo", "loser-web-0", 10, web, strict), newProfile("loser", 10, toNamespace, strict)),
+		}, false},
 		"jwt, nothing there":                  {with(loser, required), with(winner, required), nil, false},
 		"jwt, not demanded yet":               {with(loser, required), with(winner, required), []client.Object{tokens}, false},
 		"jwt":                                 {with(loser, required), with(winner, required), []client.Object{tokens, access("winner-token", deny)}, true},
