@@ -73,7 +73,7 @@ func (i *Intent) callers(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts
 	if len(a.DeniedCallers) > 0 {
 		deny := Policy{Name: facts.DenyName(profile.Name), Attachment: attachment(f), Deny: true, DryRun: dryRun}
 		for _, caller := range a.DeniedCallers {
-			deny.Rules = append(deny.Rules, spared(rulesOf(caller, profile.Namespace), tcpPorts(f))...)
+			deny.Rules = append(deny.Rules, spared(Rules(caller, profile.Namespace), tcpPorts(f))...)
 		}
 		i.Policies = append(i.Policies, deny)
 	}
@@ -82,14 +82,14 @@ func (i *Intent) callers(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts
 	}
 	allow := Policy{Name: facts.AllowName(profile.Name), Attachment: attachment(f), DryRun: dryRun}
 	for _, caller := range a.AllowedCallers {
-		allow.Rules = append(allow.Rules, bound(rulesOf(caller, profile.Namespace), profile.Spec.JWT)...)
+		allow.Rules = append(allow.Rules, bound(Rules(caller, profile.Namespace), profile.Spec.JWT)...)
 	}
 	i.Policies = append(i.Policies, allow)
 }
 
-// rulesOf are the rules that stand for a caller. Operations about requests and others go into rules of their own: on a
+// Rules are those that stand for a caller of a profile in a namespace. Operations about requests and others go into rules of their own: on a
 // TCP port Istio drops an ALLOW rule as a whole if any part of it is about requests.
-func rulesOf(caller v1alpha1.Caller, namespace string) []Rule {
+func Rules(caller v1alpha1.Caller, namespace string) []Rule {
 	from, when := sources(caller, namespace), conditions(caller)
 	if len(caller.Operations) == 0 {
 		return []Rule{{From: from, When: when}}
@@ -118,7 +118,7 @@ func spared(rules []Rule, tcp []int32) []Rule {
 		return rules
 	}
 	for i, rule := range rules {
-		if !rule.aboutRequests() {
+		if !rule.AboutRequests() {
 			continue
 		}
 		operations := slices.Clone(rule.To)
@@ -156,8 +156,8 @@ func (r Rule) trustsAnyIssuer() bool {
 		slices.ContainsFunc(r.From, func(s Source) bool { return slices.ContainsFunc(s.RequestPrincipals, anyone) })
 }
 
-// aboutRequests says whether some part of the rule can only be told of a request.
-func (r Rule) aboutRequests() bool {
+// AboutRequests says whether some part of the rule can only be told of a request.
+func (r Rule) AboutRequests() bool {
 	return len(r.When) > 0 ||
 		slices.ContainsFunc(r.From, func(s Source) bool { return len(s.RequestPrincipals) > 0 }) ||
 		slices.ContainsFunc(r.To, Operation.aboutRequests)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/plan"
 	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
@@ -118,6 +119,7 @@ func callerWarnings(r report, add addWarning) {
 		add(v1alpha1.WarningCallerNotFound, "%s Rules for them match nobody until they do; see that the names are right.", text)
 	}
 	tcp, undeclared := portsOf(r.Facts, facts.ProtocolTCP), portsOf(r.Facts, facts.ProtocolUndeclared)
+	onConnections := func(c v1alpha1.Caller) bool { return !readsRequests(c) }
 	if denied := callerNames(slices.DeleteFunc(slices.Clone(a.DeniedCallers), onConnections)); len(denied) > 0 {
 		if len(tcp) > 0 {
 			add(v1alpha1.WarningCallerOnTCPPort, "What these denied callers say of requests cannot be told on workload %s, which speaks TCP, so they are not refused there: %s.", portsText(tcp), names(denied))
@@ -146,13 +148,9 @@ func beside(foreign facts.ForeignPolicy, a v1alpha1.Authorization) string {
 	return "it may refuse who this profile lets in"
 }
 
-// onConnections says whether all that a caller says can be told of a connection.
-func onConnections(c v1alpha1.Caller) bool {
-	return len(c.RequestPrincipals)+len(c.Claims)+len(c.Headers) == 0 && !slices.ContainsFunc(c.Operations, aboutRequests)
-}
-
-func aboutRequests(o v1alpha1.Operation) bool {
-	return len(o.Methods)+len(o.Paths)+len(o.Hosts) > 0
+// readsRequests says whether something that a caller says can only be told of a request.
+func readsRequests(c v1alpha1.Caller) bool {
+	return slices.ContainsFunc(plan.Rules(c, ""), plan.Rule.AboutRequests)
 }
 
 // closedPorts are the TCP ports that no allowed caller can use.
@@ -170,13 +168,12 @@ func closedPorts(f facts.Facts, a v1alpha1.Authorization) []string {
 	return closed
 }
 
-// admits says whether a caller can get in on a TCP port.
+// admits says whether a caller can get in on a TCP port, where Istio drops a rule about requests whole.
 func admits(c v1alpha1.Caller, port int32) bool {
-	if len(c.RequestPrincipals)+len(c.Claims)+len(c.Headers) > 0 {
-		return false
-	}
-	return len(c.Operations) == 0 || slices.ContainsFunc(c.Operations, func(o v1alpha1.Operation) bool {
-		return !aboutRequests(o) && (len(o.Ports) == 0 || slices.Contains(o.Ports, v1alpha1.Port(port)))
+	return slices.ContainsFunc(plan.Rules(c, ""), func(rule plan.Rule) bool {
+		return !rule.AboutRequests() && (len(rule.To) == 0 || slices.ContainsFunc(rule.To, func(o plan.Operation) bool {
+			return len(o.Ports) == 0 || slices.Contains(o.Ports, port)
+		}))
 	})
 }
 
