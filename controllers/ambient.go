@@ -10,18 +10,13 @@ import (
 // ambientProblem refuses tokens and callers for pods that have no Envoy of their own: ztunnel knows no requests, and a DENY
 // policy that loses what it says of them refuses everybody. Nil if there are none. Mutual TLS has a blocker for them.
 func ambientProblem(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts) *facts.Problem {
-	section := v1alpha1.SectionJWT
-	switch {
-	case profile.Spec.JWT != nil:
-	case profile.Spec.Authorization != nil:
-		section = v1alpha1.SectionAuthorization
-	default:
+	if profile.Spec.JWT == nil && profile.Spec.Authorization == nil {
 		return nil
 	}
 	for _, pod := range f.Pods {
 		if pod.Membership == facts.MemberAmbient {
 			return &facts.Problem{
-				Reason: v1alpha1.ReasonUnsupported, Section: section,
+				Reason: v1alpha1.ReasonUnsupported, Section: facts.RequestSection(profile),
 				Message: fmt.Sprintf("Pod %s/%s is in ambient mode, where policies about requests would refuse everybody. Give it a sidecar, or use a target without such pods.", pod.Namespace, pod.Name),
 			}
 		}

@@ -45,7 +45,7 @@ func (p *run) announce(before, after v1alpha1.ServiceSecurityProfileStatus) {
 		told = append(told, e)
 	}
 	for _, e := range told {
-		p.Recorder.Eventf(p.profile, e.related, e.kind, e.reason, e.action, "%s", note(e.note))
+		p.Recorder.Eventf(p.profile, e.related, e.kind, e.reason, e.action, "%s", clip(e.note, maxNote))
 	}
 }
 
@@ -170,10 +170,10 @@ func refusedEvent(before, after []metav1.Condition) (notice, bool) {
 	return notice{kind: corev1.EventTypeWarning, reason: now.Reason, action: kind, note: now.Message}, true
 }
 
-// note bounds a message by what an Event may hold.
-func note(text string) string {
-	if len(text) <= maxNote {
+// clip shortens a text to so many bytes, and a mark that it was shortened.
+func clip(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(text[:maxNote], "") + "…"
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }

@@ -2,7 +2,6 @@ package controllers
 
 import (
 	"fmt"
-	"unicode/utf8"
 
 	"github.com/lestrrat-go/jwx/jwk"
 
@@ -35,7 +34,7 @@ func wrongWith(text string) string {
 	set, err := jwk.Parse([]byte(text))
 	switch {
 	case err != nil:
-		return fmt.Sprintf("is no JSON Web Key Set (%s): write the issuer's public keys, as they are at its jwksUri", reason(err))
+		return fmt.Sprintf("is no JSON Web Key Set (%s): write the issuer's public keys, as they are at its jwksUri", clip(err.Error(), maxReason))
 	case set.Len() == 0:
 		return "has no key, so that every token would be refused: write the issuer's public keys, or set jwksUri"
 	}
@@ -51,14 +50,3 @@ func wrongWith(text string) string {
 
 // maxReason bounds the words of a library about somebody's text.
 const maxReason = 200
-
-func reason(err error) string {
-	text := err.Error()
-	if len(text) > maxReason {
-		for text = text[:maxReason]; !utf8.ValidString(text); text = text[:len(text)-1] {
-			continue
-		}
-		text += "…"
-	}
-	return text
-}

@@ -137,6 +137,14 @@ func (f Facts) Lost(section v1alpha1.Section) bool {
 		slices.ContainsFunc(f.Conflicts, func(c Conflict) bool { return c.Section == section })
 }
 
+// RequestSection is the section by which a profile says something of requests: jwt or, without that, authorization.
+func RequestSection(profile *v1alpha1.ServiceSecurityProfile) v1alpha1.Section {
+	if profile.Spec.JWT == nil {
+		return v1alpha1.SectionAuthorization
+	}
+	return v1alpha1.SectionJWT
+}
+
 // Conflict is a section that an older profile of the same scope sets for some of the same pods, or jwt with other tokens
 // at another scope.
 type Conflict struct {

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
 )
 
 const (
@@ -49,14 +50,7 @@ func listPods(ctx context.Context, s *source, namespace string) ([]*corev1.Pod, 
 	if err != nil {
 		return nil, err
 	}
-	pods := make([]*corev1.Pod, 0, len(items))
-	for _, item := range items {
-		if pod, ok := item.(*corev1.Pod); ok && !finished(pod) {
-			pods = append(pods, pod)
-		}
-	}
-	sortByName(pods)
-	return pods, nil
+	return unfinished(items), nil
 }
 
 // meshPods are the pods that a profile for the mesh is about: those with a part in the mesh, and those that should have
@@ -139,11 +133,7 @@ func (res *resolution) reachOthers(ctx context.Context) error {
 	}
 	for _, pod := range pods {
 		if pod.Namespace != res.profile.Namespace && sidecar(pod) != nil {
-			section := v1alpha1.SectionJWT
-			if res.profile.Spec.JWT == nil {
-				section = v1alpha1.SectionAuthorization
-			}
-			res.problem(v1alpha1.ReasonInvalid, section, fmt.Sprintf(messageOthersInRoot, res.profile.Namespace, pod.Name, pod.Namespace))
+			res.problem(v1alpha1.ReasonInvalid, facts.RequestSection(res.profile), fmt.Sprintf(messageOthersInRoot, res.profile.Namespace, pod.Name, pod.Namespace))
 			return nil
 		}
 	}
@@ -160,10 +150,7 @@ func (res *resolution) reachGateways() {
 	if len(res.facts.Gateways) == 0 || include != nil && *include {
 		return
 	}
-	section := v1alpha1.SectionJWT
-	if res.profile.Spec.JWT == nil {
-		section = v1alpha1.SectionAuthorization
-	}
+	section := facts.RequestSection(res.profile)
 	res.problem(v1alpha1.ReasonAffectsGateways, section, fmt.Sprintf(
 		"The target includes gateways, for which %s would count too: %s. Set target.includeGateways: true if that is meant, or use profiles whose targets do not include them.",
 		section, listNames(res.facts.Gateways)))

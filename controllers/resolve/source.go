@@ -166,6 +166,11 @@ func findPods(ctx context.Context, s *source, namespace string, selector map[str
 	if err != nil {
 		return nil, err
 	}
+	return unfinished(items), nil
+}
+
+// unfinished are the pods of a list that are not finished, ordered by namespace and name.
+func unfinished(items []runtime.Object) []*corev1.Pod {
 	pods := make([]*corev1.Pod, 0, len(items))
 	for _, item := range items {
 		if pod, ok := item.(*corev1.Pod); ok && !finished(pod) {
@@ -173,7 +178,7 @@ func findPods(ctx context.Context, s *source, namespace string, selector map[str
 		}
 	}
 	sortByName(pods)
-	return pods, nil
+	return pods
 }
 
 // podSelector is a selector of labels, and whether a pod can have them at all: the API server refuses to be asked for
