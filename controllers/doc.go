@@ -9,6 +9,10 @@
 //	applied  := apply.Apply(desired)                      the only writes of Istio objects
 //	status   := status.Compute(all of it)                 pure; written once, and not at all when it says the same
 //
+// A profile for a whole namespace that goes to STRICT in stages does this once for each of its workloads, as if each had a
+// profile of its own, and rollout.Gather makes one decision of theirs (members.go). Access logs and the callers' own proxies
+// are read beside the observation, where they matter (accesslog.go, verification.go).
+//
 // # Invariants
 //
 // STRICT is written only when rollout.Next decides it from facts that were read from the API server itself and from a
