@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -95,14 +96,14 @@ func (p *run) rolloutEvents(before, after v1alpha1.ServiceSecurityProfileStatus)
 	}
 	var told []notice
 	for _, r := range after.MTLS.Rollouts {
-		if r.Stage == was[r.Name] || r.Stage == "" {
+		if r.Stage == was[r.Name] || r.Stage == "" || len(told) == maxRolloutEvents {
 			continue
 		}
 		own := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: p.profile.Namespace, Name: facts.MemberName(p.profile.Name, r.Name)}}
 		own.SetGroupVersionKind(resolve.PeerAuthenticationKind)
 		e := notice{
 			kind: corev1.EventTypeNormal, reason: string(r.Stage), action: "Rollout", related: own,
-			note: "Workload " + r.Name + " is at stage " + string(r.Stage) + ".",
+			note: fmt.Sprintf("Workload %s is at stage %s.%s", r.Name, r.Stage, because(r.Blockers)),
 		}
 		if r.Stage == v1alpha1.StageBlocked || r.Stage == v1alpha1.StageRolledBack {
 			e.kind = corev1.EventTypeWarning
@@ -124,6 +125,20 @@ func remedies(blockers []v1alpha1.Blocker) string {
 
 func warns(status v1alpha1.ServiceSecurityProfileStatus, kind v1alpha1.WarningType) bool {
 	return slices.ContainsFunc(status.Warnings, func(w v1alpha1.Warning) bool { return w.Type == kind })
+}
+
+// maxRolloutEvents bounds what one status tells: the queue of events is for all profiles, and drops what is too much.
+const maxRolloutEvents = 50
+
+func because(blockers []v1alpha1.BlockerType) string {
+	if len(blockers) == 0 {
+		return ""
+	}
+	var names []string
+	for _, kind := range blockers {
+		names = append(names, string(kind))
+	}
+	return " It is held by " + strings.Join(names, ", ") + "."
 }
 
 // conditionEvent tells that a condition became false, with another reason than before, or true again.

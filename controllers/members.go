@@ -17,40 +17,44 @@ import (
 
 // membersAtOnce is how many workloads of a namespace are observed at the same time. How many proxies are read at once, over
 // all, is the observer's to bound.
-const membersAtOnce = 16
+const membersAtOnce = 64
 
 // decideMembers takes the workloads of a whole namespace towards STRICT one by one, and the namespace after them.
 func (p *run) decideMembers(ctx context.Context) error {
-	idle, err := p.resolveMembers(ctx, p.Resolver)
+	whole, err := p.resolveMembers(ctx, p.Resolver)
 	if err != nil || p.tooMany() {
 		return err
 	}
 	group := errgroup.Group{}
 	group.SetLimit(membersAtOnce)
+	next := 2 * int(p.out.Spec.MaxConcurrent)
 	for _, m := range p.members {
-		m.hold = rollout.HoldMembers(p.input())
+		m.hold, m.behind = rollout.HoldMembers(p.input()), next <= 0
+		if mtls := m.profile.Status.MTLS; mtls != nil && mtls.Stage == v1alpha1.StageObserving {
+			next--
+		}
 		group.Go(func() error { m.look(ctx); return nil })
 	}
 	_ = group.Wait() // what cannot be observed is said in the observation
 	if err := p.admit(ctx); err != nil {
 		return err
 	}
-	p.gather(idle)
+	p.gather(whole)
 	if !p.out.Decision.Confirm {
 		return nil
 	}
 	return p.lastStep(ctx)
 }
 
-// resolveMembers finds the workloads, and says which cannot be observed.
-func (p *run) resolveMembers(ctx context.Context, resolver *resolve.Resolver) (idle []string, err error) {
-	found, idle, err := resolver.Members(ctx, p.profile)
+// resolveMembers finds the workloads.
+func (p *run) resolveMembers(ctx context.Context, resolver *resolve.Resolver) (resolve.Namespace, error) {
+	found, err := resolver.Members(ctx, p.profile)
 	if err != nil {
-		return nil, fmt.Errorf("resolving the workloads: %w", err)
+		return found, fmt.Errorf("resolving the workloads: %w", err)
 	}
 	p.members = nil
 	seen := map[string]bool{}
-	for _, m := range found {
+	for _, m := range found.Members {
 		seen[m.Name] = true
 		p.members = append(p.members, p.member(m))
 	}
@@ -60,7 +64,7 @@ func (p *run) resolveMembers(ctx context.Context, resolver *resolve.Resolver) (i
 			delete(p.known.members, name)
 		}
 	}
-	return idle, nil
+	return found, nil
 }
 
 // member is the reconcile of one workload, as a part of that of its namespace.
@@ -74,7 +78,7 @@ func (p *run) member(m facts.Member) *run {
 		p.known.members[m.Name] = known
 	}
 	m.Facts.UnchangedFor = known.unchangedFor(m.Facts, p.out.Now)
-	return &run{Reconciler: p.Reconciler, profile: m.Profile, known: known, name: m.Name, out: status.Input{
+	return &run{Reconciler: p.Reconciler, profile: m.Profile, known: known, name: m.Name, covered: m.Covered, unselectable: m.Unselectable, out: status.Input{
 		Profile: m.Profile, Spec: rollout.MemberSpec(p.out.Spec), Facts: m.Facts, Now: p.out.Now,
 		Seen: traffic.Observation{Completeness: traffic.Skipped},
 	}}
@@ -103,7 +107,14 @@ func (p *run) dropMembers() {
 
 // look decides for one workload, and observes it if the decision depends on its traffic.
 func (p *run) look(ctx context.Context) {
-	if p.asMember().Follows() {
+	switch {
+	case p.asMember().Follows():
+		return
+	case p.unselectable:
+		p.out.Decision = rollout.Unselectable()
+		return
+	case p.out.Facts.Lost(v1alpha1.SectionMTLS):
+		p.out.Decision = rollout.Disputed(p.out.Facts)
 		return
 	}
 	p.out.Decision = rollout.Next(p.input())
@@ -116,7 +127,7 @@ func (p *run) look(ctx context.Context) {
 }
 
 func (p *run) asMember() rollout.Member {
-	return rollout.Member{Name: p.name, Object: p.profile.Name, Facts: p.out.Facts, Decision: p.out.Decision}
+	return rollout.Member{Name: p.name, Object: p.profile.Name, Facts: p.out.Facts, Decision: p.out.Decision, Covered: p.covered}
 }
 
 func (p *run) rolloutMembers() []rollout.Member {
@@ -181,26 +192,27 @@ func (p *run) lastStep(ctx context.Context) error {
 	if !p.out.Facts.Actionable() || p.out.Facts.Lost(v1alpha1.SectionMTLS) || !rollout.Stages(p.input()) {
 		return errors.New("reading the namespace live: it changed a moment ago")
 	}
-	idle, err := p.resolveMembers(ctx, p.Resolver.Live())
+	whole, err := p.resolveMembers(ctx, p.Resolver.Live())
 	if err != nil || p.tooMany() {
 		return err
 	}
 	for _, m := range p.members {
+		m.hold = rollout.MaxConcurrentReached // this is the namespace's step, and nobody else's
 		m.look(ctx)
 	}
-	p.gather(idle)
+	p.gather(whole)
 	return nil
 }
 
 // gather makes the namespace's decision of those of its workloads.
-func (p *run) gather(idle []string) {
+func (p *run) gather(whole resolve.Namespace) {
 	var names []string
 	var seen []traffic.Observation
 	for _, m := range p.members {
 		names, seen = append(names, m.name), append(seen, m.out.Seen)
 	}
 	p.out.Seen = traffic.Gather(names, seen)
-	p.out.Decision = rollout.Gather(p.input(), p.rolloutMembers(), idle)
+	p.out.Decision = rollout.Gather(p.input(), p.rolloutMembers(), whole.Idle, whole.Objects)
 	p.out.Members = nil
 	for i, m := range p.members {
 		m.out.Decision = p.out.Decision.Members[i].Decision

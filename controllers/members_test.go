@@ -7,6 +7,8 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
@@ -171,6 +173,18 @@ var _ = Describe("A whole namespace in stages, on the way", func() {
 		Eventually(peerMode(ns, "default")).WithContext(ctx).Should(Equal("STRICT"))
 		Eventually(generated(ns)).WithContext(ctx).Should(ConsistOf("PeerAuthentication/default"))
 		Expect(object.Generation).To(BeEquivalentTo(1), "written once")
+	})
+
+	It("keeps STRICT for a workload that is scaled to zero", func(ctx SpecContext) {
+		ns, proxies := shop(ctx, "cart", "orders")
+		quick(proxies)
+		every(func() { proxies["orders"].Plaintext(1) })
+		ssp := profile(ctx, ns, "all", whole(v1alpha1.TargetNamespace))
+		Eventually(counted(ssp)).WithContext(ctx).Should(Equal(v1alpha1.WorkloadCount{Blocked: 1, Enforced: 1}))
+		gone := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "cart-1"}}
+		Expect(k8s.Delete(ctx, gone, client.GracePeriodSeconds(0))).To(Succeed())
+		Consistently(members(ns), "1s").WithContext(ctx).Should(ConsistOf("cart"))
+		Expect(status(ctx, ssp).MTLS.Rollouts).To(ContainElement(HaveField("Name", "cart-1")))
 	})
 
 	It("becomes PERMISSIVE, and Immediate, by an edit", func(ctx SpecContext) {

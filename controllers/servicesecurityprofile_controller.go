@@ -65,6 +65,10 @@ type run struct {
 
 	// name of the workload, if this is the reconcile of one of a whole namespace's.
 	name string
+	// covered and unselectable are explained at facts.Member.
+	covered, unselectable bool
+	// behind says that other workloads of the namespace get STRICT before this one.
+	behind bool
 	// hold says why STRICT must not be written now.
 	hold string
 	// members are the reconciles of the workloads of a whole namespace.

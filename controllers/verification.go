@@ -84,7 +84,7 @@ func (p *run) watches(switched time.Time) bool {
 // near says that the window is full, or almost, and that nothing but a person holds the switch.
 func (p *run) near() bool {
 	mtls, eligible := p.profile.Status.MTLS, p.out.Decision.Eligible
-	if mtls == nil || p.out.Spec.Suspend || eligible.IsZero() || eligible.Sub(p.out.Now) > callsBefore*p.Interval {
+	if mtls == nil || p.out.Spec.Suspend || p.hold != "" || p.behind || eligible.IsZero() || eligible.Sub(p.out.Now) > callsBefore*p.Interval {
 		return false
 	}
 	return mtls.Stage == v1alpha1.StageObserving || mtls.Stage == v1alpha1.StageAwaitingApproval

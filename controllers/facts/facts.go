@@ -165,6 +165,17 @@ type Member struct {
 	Profile *v1alpha1.ServiceSecurityProfile
 	// Facts of the workload.
 	Facts Facts
+	// Covered says that for every pod there is a policy of somebody else's with a mode, for single workloads.
+	Covered bool
+	// Unselectable says that no labels tell the workload's pods from those of others, so that it can have no object.
+	Unselectable bool
+}
+
+// MemberObject is a PeerAuthentication that the profile of a whole namespace has for single workloads.
+type MemberObject struct {
+	Name string
+	// Workloads are the names of the members whose pods it selects; none if these have no pods now.
+	Workloads []string
 }
 
 // Protocol is what Istio takes a port to speak.

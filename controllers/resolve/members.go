@@ -16,28 +16,76 @@ import (
 	"github.com/servicesecurity/operator/controllers/facts"
 )
 
-// Members finds the workloads of a whole namespace that a profile takes to STRICT one by one, ordered by name, and what is
-// to be known of each. Idle are the workloads that cannot be observed: they have no pods, or only those of jobs.
-func (r *Resolver) Members(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) (members []facts.Member, idle []string, err error) {
+// Namespace is what is known of the workloads of a whole namespace.
+type Namespace struct {
+	// Members are those that the profile takes to STRICT one by one, ordered by name.
+	Members []facts.Member
+	// Idle are those that cannot be observed: they have no pods, or only those of jobs.
+	Idle []string
+	// Objects that the profile has for single workloads, ordered by name.
+	Objects []facts.MemberObject
+}
+
+// Members finds the workloads of a profile's namespace and what is to be known of each. Of more than MaxRollouts only the
+// names are told.
+func (r *Resolver) Members(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) (Namespace, error) {
 	s := r.source()
 	s.lists = map[string][]runtime.Object{}
 	pods, err := listPods(ctx, s, profile.Namespace)
 	if err != nil {
-		return nil, nil, err
+		return Namespace{}, err
 	}
 	controllers, err := podControllers(ctx, s, profile.Namespace)
 	if err != nil {
-		return nil, nil, err
+		return Namespace{}, err
+	}
+	policies, err := listAll(ctx, s, policiesBySelector, profile.Namespace)
+	if err != nil {
+		return Namespace{}, err
 	}
 	groups, idle := workloadsOf(pods, controllers)
+	out := Namespace{Idle: idle, Objects: memberObjects(profile, policies, groups)}
 	for _, g := range groups {
-		member := facts.Member{Name: g.name, Profile: memberProfile(profile, g)}
-		if member.Facts, err = r.sharing(s).Member(ctx, member.Profile); err != nil {
-			return nil, nil, err
+		member := facts.Member{Name: g.name, Profile: memberProfile(profile, g), Covered: covered(profile, policies, g), Unselectable: len(g.selector) == 0}
+		if len(groups) <= v1alpha1.MaxRollouts {
+			if member.Facts, err = r.sharing(s).Member(ctx, member.Profile); err != nil {
+				return Namespace{}, err
+			}
 		}
-		members = append(members, member)
+		out.Members = append(out.Members, member)
 	}
-	return members, idle, nil
+	return out, nil
+}
+
+// memberObjects are the profile's own policies with a selector, and whom they select.
+func memberObjects(profile *v1alpha1.ServiceSecurityProfile, policies []*securityv1.PeerAuthentication, groups []*workload) []facts.MemberObject {
+	var objects []facts.MemberObject
+	for _, policy := range policies {
+		selector := policy.Spec.GetSelector().GetMatchLabels()
+		if len(selector) == 0 || !metav1.IsControlledBy(policy, profile) {
+			continue
+		}
+		object := facts.MemberObject{Name: policy.Name}
+		for _, g := range groups {
+			if g.picked(selector) {
+				object.Workloads = append(object.Workloads, g.name)
+			}
+		}
+		objects = append(objects, object)
+	}
+	return objects
+}
+
+// covered says whether for every pod of a workload there is somebody else's policy with a mode and a selector.
+func covered(profile *v1alpha1.ServiceSecurityProfile, policies []*securityv1.PeerAuthentication, g *workload) bool {
+	others := slices.DeleteFunc(slices.Clone(policies), func(policy *securityv1.PeerAuthentication) bool {
+		return modeOf(policy.Spec.GetMtls()) == "" || metav1.IsControlledBy(policy, profile)
+	})
+	return !slices.ContainsFunc(g.pods, func(pod *corev1.Pod) bool {
+		return !slices.ContainsFunc(others, func(policy *securityv1.PeerAuthentication) bool {
+			return matches(policy.Spec.GetSelector().GetMatchLabels(), pod.Labels)
+		})
+	})
 }
 
 // Member resolves one workload of a whole namespace, by the profile that Members made of the namespace's. A profile of the
@@ -151,27 +199,40 @@ func workloadsOf(pods []*corev1.Pod, controllers []podController) (found []*work
 	return apart(byName), slices.Compact(idle)
 }
 
-// apart unites workloads until the selector of each picks no pod of another.
+// picked says whether a selector picks a pod of the workload.
+func (w *workload) picked(selector map[string]string) bool {
+	return slices.ContainsFunc(w.pods, func(pod *corev1.Pod) bool { return matches(selector, pod.Labels) })
+}
+
+// apart unites workloads until the selector of each picks no pod of another. A selector is looked at again only when it
+// became broader, so that it takes no more looks than there are pairs, twice.
 func apart(byName map[string]*workload) []*workload {
 	all := make([]*workload, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		all = append(all, byName[name])
 	}
-	for i := 0; i < len(all); i++ {
-		for j := 0; j < len(all); j++ {
-			if i == j || !slices.ContainsFunc(all[j].pods, func(pod *corev1.Pod) bool { return matches(all[i].selector, pod.Labels) }) {
+	into := map[*workload]*workload{}
+	for queue := slices.Clone(all); len(queue) > 0; queue = queue[1:] {
+		w := queue[0]
+		if into[w] != nil {
+			continue
+		}
+		grown := false
+		for _, other := range all {
+			if other == w || into[other] != nil || !other.picked(w.selector) {
 				continue
 			}
-			first, second := all[min(i, j)], all[max(i, j)]
-			if len(first.name)+len(second.name) < maxName {
-				first.name += "+" + second.name
+			if len(w.name)+len(other.name) < maxName {
+				w.name += "+" + other.name
 			}
-			first.pods, first.selector = append(first.pods, second.pods...), shared(first.selector, second.selector)
-			all = slices.Delete(all, max(i, j), max(i, j)+1)
-			i, j = -1, len(all) // from the beginning: the united selector picks more
+			w.pods, w.selector = append(w.pods, other.pods...), shared(w.selector, other.selector)
+			into[other], grown = w, true
+		}
+		if grown {
+			queue = append(queue, w)
 		}
 	}
-	return all
+	return slices.DeleteFunc(all, func(w *workload) bool { return into[w] != nil })
 }
 
 // shared are the pairs that both have.

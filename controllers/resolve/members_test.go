@@ -110,13 +110,13 @@ func TestMembers(t *testing.T) {
 	}
 	of := func(t *testing.T, objects ...client.Object) map[string]facts.Member {
 		t.Helper()
-		members, idle, err := cluster(t, append(objects, base...)...).Members(t.Context(), all)
+		found, err := cluster(t, append(objects, base...)...).Members(t.Context(), all)
 		if err != nil {
 			t.Fatal(err)
 		}
-		diff(t, "idle", []string{"idle"}, idle)
+		diff(t, "idle", []string{"idle"}, found.Idle)
 		out := map[string]facts.Member{}
-		for _, m := range members {
+		for _, m := range found.Members {
 			out[m.Name] = m
 		}
 		return out
@@ -136,6 +136,19 @@ func TestMembers(t *testing.T) {
 		got := of(t, owned(newPolicy("foo", "all-web+api-0", 1, web, strict), all))
 		diff(t, "inherited", strict, got["web"].Facts.Inherited)
 	})
+	t.Run("objects, and who is covered", func(t *testing.T) {
+		portsOnly := newPolicy("foo", "hand", 0, db, "", withPorts(map[uint32]v1alpha1.Mode{80: permissive}))
+		objects := []client.Object{owned(newPolicy("foo", "gone", 1, tags{"app": "gone"}, strict), all), owned(newPolicy("foo", object, 1, web, strict), all), portsOnly}
+		found, err := cluster(t, append(objects, base...)...).Members(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		diff(t, "objects", []facts.MemberObject{{Name: object, Workloads: []string{"web"}}, {Name: "gone"}}, found.Objects)
+		diff(t, "covered", []bool{false, false}, []bool{found.Members[0].Covered, found.Members[1].Covered})
+		got := of(t, newPolicy("foo", "hand", 0, db, permissive))
+		diff(t, "covered", true, got["db"].Covered)
+		diff(t, "covered", false, got["web"].Covered)
+	})
 	t.Run("a profile of its own", func(t *testing.T) {
 		own := newProfile("web", 9, toService("web"), permissive)
 		own.UID = "own"
@@ -150,4 +163,18 @@ func TestMembers(t *testing.T) {
 		r := cluster(t, append(base, own, owned(newPolicy("foo", object, 1, web, strict), all))...)
 		diff(t, "competing", 0, len(mustResolve(t, r, own).CompetingPolicies))
 	})
+}
+
+// TestApartScales: pairs of workloads that share a selector are no reason to look at all of them again and again.
+func TestApartScales(t *testing.T) {
+	var pods []*corev1.Pod
+	var controllers []podController
+	for i := range 1000 {
+		name := fmt.Sprintf("d%d", i)
+		set := tags{"app": fmt.Sprintf("pair%d", i/2), "side": fmt.Sprint(i % 2)}
+		pods = append(pods, newPod(name, set, ofDeployment(name)))
+		controllers = append(controllers, deployed(name, tags{"app": set["app"]}))
+	}
+	found, _ := workloadsOf(pods, controllers)
+	diff(t, "workloads", 500, len(found))
 }

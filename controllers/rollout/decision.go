@@ -23,6 +23,8 @@ type Decision struct {
 
 	// Members are the decisions for single workloads of a whole namespace, ordered by name; none once it is STRICT itself.
 	Members []Member
+	// KeepObjects are the names of other objects for single workloads that must be left as they are.
+	KeepObjects []string
 	// KeepMembers says that the objects of single workloads must be left as they are.
 	KeepMembers bool
 

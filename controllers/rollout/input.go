@@ -42,7 +42,8 @@ type Input struct {
 
 // Spec is what a profile asks of mutual TLS, with defaults applied.
 type Spec struct {
-	// Generation of the profile.
+	// UID and generation of the profile.
+	UID        string
 	Generation int64
 	// Asked is the mode that is asked for, with its port exceptions; empty if the profile has no mtls section.
 	Asked facts.Form
@@ -111,6 +112,7 @@ const (
 // SpecOf reads a profile's mtls section. It fails on a duration that the CRD would not have let pass.
 func SpecOf(profile *v1alpha1.ServiceSecurityProfile) (Spec, error) {
 	spec := Spec{
+		UID:              string(profile.UID),
 		Generation:       profile.Generation,
 		Approved:         profile.Annotations[v1alpha1.AnnotationApprove],
 		DeniesIdentities: deniesIdentities(profile.Spec.Authorization),

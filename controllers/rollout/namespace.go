@@ -17,6 +17,8 @@ type Member struct {
 	Object   string
 	Facts    facts.Facts
 	Decision Decision
+	// Covered says that for every pod there is a policy of somebody else's with a mode.
+	Covered bool
 }
 
 // Stages says whether the workloads of a whole namespace go to STRICT one by one: it is asked for in stages, and the
@@ -34,7 +36,24 @@ func MemberSpec(spec Spec) Spec {
 }
 
 // yields says that a profile of the workload's own is what counts for it.
-func (m Member) yields() bool { return m.Facts.Lost(v1alpha1.SectionMTLS) }
+func (m Member) yields() bool { return m.Covered && m.Facts.Lost(v1alpha1.SectionMTLS) }
+
+// Disputed is the decision for a workload that another profile is for in part, or whose policy is not there yet: what is in
+// force stays, and the namespace waits.
+func Disputed(f facts.Facts) Decision {
+	d := Decision{Stage: v1alpha1.StageBlocked, Keep: true}
+	for _, c := range f.Conflicts {
+		if c.Section == v1alpha1.SectionMTLS {
+			d.Blockers = blocker(v1alpha1.BlockerCompetingPeerAuthentication, "Another profile is for a part of it, or its policy is not there yet. %s", c.Message)
+		}
+	}
+	return d
+}
+
+// Unselectable is the decision for a workload that can have no object of its own.
+func Unselectable() Decision {
+	return Decision{Stage: v1alpha1.StageBlocked, Blockers: blocker(v1alpha1.BlockerNoPods, "No labels tell its pods from those of other workloads, so no PeerAuthentication can be for them alone. Give its pod template a label of its own.")}
+}
 
 // Excepted says that somebody wants the workload to be weaker than its namespace: by its own profile, or by hand.
 func (m Member) Excepted() bool {
@@ -46,9 +65,9 @@ func (m Member) Excepted() bool {
 	return m.foreign() && m.Facts.Effective != v1alpha1.ModeStrict
 }
 
-// foreign says that a policy made by hand speaks for the workload already.
+// foreign says that policies made by hand speak for all of the workload already.
 func (m Member) foreign() bool {
-	return !m.Facts.Policy.Owned && slices.ContainsFunc(m.Facts.CompetingPolicies, func(p facts.CompetingPolicy) bool { return p.Wins })
+	return m.Covered && !m.Facts.Policy.Owned && slices.ContainsFunc(m.Facts.CompetingPolicies, func(p facts.CompetingPolicy) bool { return p.Wins })
 }
 
 // Follows says that nothing is decided for the workload: somebody else's policy is what counts for it.
@@ -94,7 +113,7 @@ func membersApproved(in Input) bool {
 }
 
 func memberToken(in Input) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%d namespace", in.Spec.Generation))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d namespace", in.Spec.UID, in.Spec.Generation))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -133,7 +152,10 @@ func Admit(in Input, members []Member) int {
 
 // Gather is the decision for a whole namespace, given those for its workloads. Idle are those that nobody can observe. The
 // namespace's own object stays PERMISSIVE until each of them demands mutual TLS; their own objects stay until after that.
-func Gather(in Input, members []Member, idle []string) Decision {
+//
+// An object of theirs whose workload is not there any more, scaled down for example, stays: the namespace's is weaker. It goes
+// only when others speak for all that it selects.
+func Gather(in Input, members []Member, idle []string, objects []facts.MemberObject) Decision {
 	d := remembered(in)
 	d.Form, d.Rules = hold(in), clientRules(in)
 	d.Exempt, d.Members = exempt(in, d.Rules), members
@@ -150,7 +172,8 @@ func Gather(in Input, members []Member, idle []string) Decision {
 		behind[m.Stage()] = append(behind[m.Stage()], m.Name)
 		d.absorb(*m)
 	}
-	d.Blockers = memberBlockers(d.Members)
+	d.Blockers = append(closed(in, wholeGates), memberBlockers(d.Members)...)
+	d.KeepObjects = keptObjects(d.Members, objects)
 	awaitMembers(in, &d, behind[v1alpha1.StageAwaitingApproval])
 	d.Stage = v1alpha1.StageEnforced
 	for _, stage := range order {
@@ -160,10 +183,41 @@ func Gather(in Input, members []Member, idle []string) Decision {
 		}
 	}
 	if len(members) == 0 && len(idle) == 0 {
-		d.Stage, d.Blockers = v1alpha1.StageBlocked, podsGate(in)
+		d.Blockers = append(d.Blockers, blocker(v1alpha1.BlockerNoPods, "The namespace has no workload with pods, so there is nothing to observe. Start one, or use rollout.strategy Immediate.")...)
+	}
+	if d.Stage == v1alpha1.StageEnforced && len(d.Blockers) > 0 {
+		d.Stage = v1alpha1.StageBlocked
 	}
 	lastStep(in, &d, behind, idle)
 	return revisit(in, d)
+}
+
+// wholeGates are those of the namespace itself, which no single workload may have.
+var wholeGates = []gate{entriesGate, policiesGate}
+
+// keptObjects are those of the profile's objects for single workloads that no member's takes the place of.
+func keptObjects(members []Member, objects []facts.MemberObject) []string {
+	spoken := map[string]bool{}
+	own := map[string]bool{}
+	for _, m := range members {
+		own[m.Object] = m.Written() || m.Keeps()
+		spoken[m.Name] = m.Follows() && !m.Keeps() || m.Written()
+	}
+	var kept []string
+	for _, object := range objects {
+		needed := len(object.Workloads) == 0 || slices.ContainsFunc(object.Workloads, func(name string) bool { return !spoken[name] })
+		if needed && !own[object.Name] {
+			kept = append(kept, object.Name)
+		}
+	}
+	return kept
+}
+
+// Written says that the workload gets an object: one that is not STRICT yet has none, since the namespace's says PERMISSIVE,
+// and one that was STRICT and may be no more keeps its own, which says so.
+func (m Member) Written() bool {
+	return !m.Keeps() && !m.Follows() && len(m.Facts.Target.Selector) > 0 &&
+		(m.Decision.Form.Mode == v1alpha1.ModeStrict || m.Facts.Policy.Owned && !m.Decision.Form.Empty())
 }
 
 // order of the stages, the least advanced first.
@@ -174,6 +228,8 @@ var order = []v1alpha1.Stage{
 // lastStep makes the namespace's own object STRICT once every workload is.
 func lastStep(in Input, d *Decision, behind map[v1alpha1.Stage][]string, idle []string) {
 	switch {
+	case len(behind[d.Stage]) == 0 && d.Stage != v1alpha1.StageEnforced:
+		return
 	case d.Stage != v1alpha1.StageEnforced:
 		d.Waiting = fmt.Sprintf("Workloads that are not there yet: %s.", names(behind[d.Stage]))
 		return
@@ -239,5 +295,6 @@ func memberBlockers(members []Member) []v1alpha1.Blocker {
 // keepMembers: the workloads' own objects outlive the moment in which the namespace's becomes STRICT by the settle time.
 // istiod reads both in the order in which they were written, and so never sees neither.
 func keepMembers(in Input) bool {
-	return in.Facts.Target.Scope == v1alpha1.ScopeNamespace && in.Spec.AsksStrict() && in.Facts.UnchangedFor < in.Settle
+	return in.Facts.Target.Scope == v1alpha1.ScopeNamespace && in.Spec.AsksStrict() &&
+		(in.Facts.UnchangedFor < in.Settle || len(winners(in)) > 0)
 }

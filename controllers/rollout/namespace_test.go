@@ -42,7 +42,7 @@ func at(name string, stage v1alpha1.Stage, edits ...func(*rollout.Member)) rollo
 // followed is a workload with a profile of its own that asks for a mode, while another is in force.
 func followed(asks, effective v1alpha1.Mode, live bool) func(*rollout.Member) {
 	return func(m *rollout.Member) {
-		m.Decision = rollout.Decision{}
+		m.Decision, m.Covered = rollout.Decision{}, true
 		m.Facts.Effective = effective
 		m.Facts.Conflicts = []facts.Conflict{{Problem: facts.Problem{Section: v1alpha1.SectionMTLS}, WinnerAsks: asks, WinnerLive: live}}
 	}
@@ -51,7 +51,7 @@ func followed(asks, effective v1alpha1.Mode, live bool) func(*rollout.Member) {
 // byHand is a workload with a policy of somebody else's.
 func byHand(effective v1alpha1.Mode) func(*rollout.Member) {
 	return func(m *rollout.Member) {
-		m.Decision = rollout.Decision{}
+		m.Decision, m.Covered = rollout.Decision{}, true
 		m.Facts.Effective = effective
 		m.Facts.CompetingPolicies = []facts.CompetingPolicy{{Namespace: "foo", Name: "hand", Wins: true}}
 	}
@@ -110,8 +110,23 @@ func TestGather(t *testing.T) {
 			edit: live, members: []rollout.Member{at("a", enforced), at("b", "", followed(v1alpha1.ModePermissive, v1alpha1.ModePermissive, true))},
 			stage: enforced, mode: v1alpha1.ModeStrict,
 		},
-		"an exception by hand":   {edit: live, members: []rollout.Member{at("a", enforced), at("b", "", byHand(v1alpha1.ModePermissive))}, stage: enforced, mode: v1alpha1.ModeStrict},
-		"STRICT by hand":         {edit: live, members: []rollout.Member{at("a", "", byHand(v1alpha1.ModeStrict))}, stage: enforced, mode: v1alpha1.ModeStrict},
+		"an exception by hand": {edit: live, members: []rollout.Member{at("a", enforced), at("b", "", byHand(v1alpha1.ModePermissive))}, stage: enforced, mode: v1alpha1.ModeStrict},
+		"STRICT by hand":       {edit: live, members: []rollout.Member{at("a", "", byHand(v1alpha1.ModeStrict))}, stage: enforced, mode: v1alpha1.ModeStrict},
+		"a policy by hand for a part": {
+			edit: live, members: []rollout.Member{at("a", enforced), at("b", blocked, byHand(v1alpha1.ModePermissive), func(m *rollout.Member) { m.Covered, m.Decision.Stage = false, blocked })},
+			stage: blocked, mode: v1alpha1.ModePermissive, waiting: "not there yet: b.",
+		},
+		"a WorkloadEntry": {
+			edit:    func(in *rollout.Input) { live(in); in.Facts.WorkloadEntries = []string{"foo/vm"} },
+			members: []rollout.Member{at("a", enforced)}, stage: blocked, mode: v1alpha1.ModePermissive,
+		},
+		"an older policy for the whole namespace": {
+			edit: func(in *rollout.Input) {
+				live(in)
+				in.Facts.CompetingPolicies = []facts.CompetingPolicy{{Namespace: "foo", Name: "legacy", Wins: true}}
+			},
+			members: []rollout.Member{at("a", enforced)}, stage: blocked, mode: v1alpha1.ModePermissive,
+		},
 		"ripe, without approval": {edit: manual, members: []rollout.Member{at("a", v1alpha1.StageObserving, ripe)}, stage: v1alpha1.StageAwaitingApproval, mode: v1alpha1.ModePermissive, waiting: "a."},
 		"not ripe, no approval yet": {
 			edit: manual, members: []rollout.Member{at("a", v1alpha1.StageObserving)}, stage: v1alpha1.StageObserving, mode: v1alpha1.ModePermissive, waiting: "a.",
@@ -122,7 +137,7 @@ func TestGather(t *testing.T) {
 			if tc.edit != nil {
 				tc.edit(&in)
 			}
-			d := rollout.Gather(in, tc.members, tc.idle)
+			d := rollout.Gather(in, tc.members, tc.idle, nil)
 			if d.Stage != tc.stage || d.Form.Mode != tc.mode || d.Confirm != tc.confirm || d.Switched != (tc.mode == v1alpha1.ModeStrict) {
 				t.Errorf("got stage %s, mode %s, confirm %t, switched %t", d.Stage, d.Form.Mode, d.Confirm, d.Switched)
 			}
@@ -142,7 +157,7 @@ func TestGatherSays(t *testing.T) {
 	b.Decision.Blockers, b.Decision.After = slices.Clone(a.Decision.Blockers), time.Second
 	b.Decision.LastPlaintext, b.Decision.Attempts, b.Decision.NextAttempt = noon.Add(time.Minute), 2, noon.Add(time.Hour)
 	b.Decision.FailedCallers = []string{"web"}
-	d := rollout.Gather(in, []rollout.Member{a, b, at("c", v1alpha1.StageEnforced)}, nil)
+	d := rollout.Gather(in, []rollout.Member{a, b, at("c", v1alpha1.StageEnforced)}, nil, nil)
 	want := []v1alpha1.Blocker{{Type: v1alpha1.BlockerNoPods, Message: "Workloads a, b: Start it."}}
 	if diff := cmp.Diff(want, d.Blockers); diff != "" {
 		t.Errorf("blockers (-want +got):\n%s", diff)
@@ -160,7 +175,7 @@ func TestApproveNamespace(t *testing.T) {
 	in := whole()
 	in.Spec.Approval = v1alpha1.ApprovalManual
 	members := []rollout.Member{at("a", v1alpha1.StageObserving, ripe), at("b", v1alpha1.StageBlocked)}
-	asked := rollout.Gather(in, members, nil)
+	asked := rollout.Gather(in, members, nil, nil)
 	if asked.Approval == nil || asked.Approval.Token == "" || rollout.HoldMembers(in) == "" {
 		t.Fatalf("got %+v", asked.Approval)
 	}
@@ -168,7 +183,7 @@ func TestApproveNamespace(t *testing.T) {
 		t.Errorf("blockers %v", got)
 	}
 	in.Spec.Approved = asked.Approval.Token
-	given := rollout.Gather(in, members, nil)
+	given := rollout.Gather(in, members, nil, nil)
 	if rollout.HoldMembers(in) != "" || given.Approval.ApprovedToken != asked.Approval.Token || slices.Contains(types(given.Blockers), v1alpha1.BlockerApprovalMissing) {
 		t.Errorf("given: %+v, %v", given.Approval, given.Blockers)
 	}
@@ -179,6 +194,35 @@ func TestApproveNamespace(t *testing.T) {
 	in.Spec.Generation++
 	if rollout.HoldMembers(in) == "" {
 		t.Error("kept for another generation")
+	}
+}
+
+// TestApproveOne: a token is for one profile.
+func TestApproveOne(t *testing.T) {
+	in := whole()
+	in.Spec.Approval, in.Spec.UID = v1alpha1.ApprovalManual, "one"
+	in.Spec.Approved = rollout.Gather(in, []rollout.Member{at("a", v1alpha1.StageObserving, ripe)}, nil, nil).Approval.Token
+	if in.Spec.UID = "two"; rollout.HoldMembers(in) == "" {
+		t.Error("another profile's token approves")
+	}
+}
+
+// TestKeepObjects: an object of a workload goes only when others speak for all that it selects.
+func TestKeepObjects(t *testing.T) {
+	weak := func(m *rollout.Member) { m.Decision.Form = permissive }
+	all := []rollout.Member{
+		at("a", v1alpha1.StageEnforced), at("b", v1alpha1.StageObserving, weak), at("c", "", followed(v1alpha1.ModePermissive, v1alpha1.ModePermissive, true)),
+		{Name: "d", Object: "all-d", Decision: rollout.Unselectable()}, {Name: "e", Object: "all-e", Decision: rollout.Disputed(facts.Facts{})},
+	}
+	d := rollout.Gather(whole(), all, nil, []facts.MemberObject{
+		{Name: "gone"}, {Name: "all-a", Workloads: []string{"a"}}, {Name: "was-a", Workloads: []string{"a"}}, {Name: "was-a-and-b", Workloads: []string{"a", "b"}},
+		{Name: "all-c", Workloads: []string{"c"}}, {Name: "all-d", Workloads: []string{"d"}}, {Name: "all-e", Workloads: []string{"e"}},
+	})
+	if diff := cmp.Diff([]string{"gone", "was-a-and-b", "all-d"}, d.KeepObjects); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if !d.Members[4].Keeps() || d.Members[3].Written() {
+		t.Error("what is disputed is kept, and what cannot be selected has nothing written")
 	}
 }
 
@@ -239,6 +283,10 @@ func TestKeepMembers(t *testing.T) {
 	in.Facts.UnchangedFor = settle
 	if d := rollout.Next(in); d.KeepMembers {
 		t.Error("after: kept")
+	}
+	in.Facts.CompetingPolicies = []facts.CompetingPolicy{{Namespace: "foo", Name: "legacy", Wins: true}}
+	if d := rollout.Next(in); !d.KeepMembers || d.After != 0 {
+		t.Errorf("while another policy is in force: %t, %s", d.KeepMembers, d.After)
 	}
 }
 

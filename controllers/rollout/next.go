@@ -28,7 +28,7 @@ func Next(in Input) Decision {
 		d = staged(in)
 	}
 	d.Exempt = exempt(in, d.Rules)
-	if d.KeepMembers = d.Keep || keepMembers(in); d.KeepMembers && d.After == 0 {
+	if d.KeepMembers = d.Keep || keepMembers(in); keepMembers(in) && d.After == 0 && in.Facts.UnchangedFor < in.Settle {
 		d.After = settleIn(in)
 	}
 	return revisit(in, d)

@@ -34,7 +34,10 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 	out.Rollouts = rollouts(in)
 	out.Workloads = workloads(in, out.Stage, out.Rollouts)
 	if !d.Observe {
-		if in.Spec.AsksStrict() && d.Stage == v1alpha1.StageEnforced {
+		switch {
+		case len(in.Members) > 0:
+			out.PlaintextCallers = callers(in.Seen.Callers)
+		case in.Spec.AsksStrict() && d.Stage == v1alpha1.StageEnforced:
 			out.PlaintextCallers = callers(in.Logged.Refused())
 		}
 		return out
@@ -106,7 +109,7 @@ func standing(in Input, before *v1alpha1.MTLSStatus) *v1alpha1.MTLSStatus {
 func effective(in Input) v1alpha1.Mode {
 	form := in.Decision.Form
 	switch {
-	case in.Facts.Effective == "", in.Decision.Keep, !written(in), winner(in) != nil, len(in.Facts.Overrides) > 0:
+	case in.Facts.Effective == "", len(in.Members) > 0, in.Decision.Keep, !written(in), winner(in) != nil, len(in.Facts.Overrides) > 0:
 		return in.Facts.Effective
 	case form.Empty() && in.Facts.Policy.Owned && in.ApplyError == nil && in.Facts.Inherited != "":
 		return in.Facts.Inherited

@@ -31,7 +31,8 @@ func whoCalls(all []v1alpha1.PlaintextCaller) string {
 
 // refusedCallers are those that STRICT refuses, by name and port, in an order that does not follow their counts.
 func refusedCallers(r report) []string {
-	if !r.secures() || !r.Spec.AsksStrict() || r.mtls.Stage != v1alpha1.StageEnforced && r.mtls.Stage != v1alpha1.StageVerifying {
+	strict := len(r.Members) > 0 || r.mtls.Stage == v1alpha1.StageEnforced || r.mtls.Stage == v1alpha1.StageVerifying
+	if !r.secures() || !r.Spec.AsksStrict() || !strict {
 		return nil
 	}
 	var refused []string

@@ -2,6 +2,7 @@ package status
 
 import (
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/rollout"
 )
 
@@ -31,6 +32,24 @@ func rollouts(in Input) []v1alpha1.WorkloadRollout {
 			CleanSinceTime: stands.CleanSinceTime, LastPlaintextTime: stands.LastPlaintextTime, EnforcedTime: stands.EnforcedTime,
 			NextAttemptTime: stands.NextAttemptTime, Attempts: stands.Attempts, Evidence: stands.Evidence,
 		})
+	}
+	return append(all, absent(in, all)...)
+}
+
+// absent are the rollouts of workloads that have no pods now, and whose objects stay: what was counted of them is not lost.
+func absent(in Input, present []v1alpha1.WorkloadRollout) []v1alpha1.WorkloadRollout {
+	if in.Profile.Status.MTLS == nil || len(in.Members) == 0 {
+		return nil
+	}
+	told := map[string]bool{}
+	for _, one := range present {
+		told[one.Name] = true
+	}
+	var all []v1alpha1.WorkloadRollout
+	for _, one := range in.Profile.Status.MTLS.Rollouts {
+		if !told[one.Name] && len(present)+len(all) < v1alpha1.MaxRollouts && in.Applied.Holds("PeerAuthentication", facts.MemberName(in.Profile.Name, one.Name)) {
+			all = append(all, one)
+		}
 	}
 	return all
 }

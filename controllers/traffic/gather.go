@@ -26,6 +26,9 @@ func Gather(names []string, all []Observation) Observation {
 				out.Message = fmt.Sprintf("Workload %s: %s", names[i], o.Message)
 			}
 		}
+		if out.Gap == "" {
+			out.Gap = o.Gap
+		}
 		if o.Time.After(out.Time) {
 			out.Time = o.Time
 		}
