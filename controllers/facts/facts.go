@@ -52,7 +52,7 @@ type Facts struct {
 	InheritedFrom string
 
 	// What stands in the way of STRICT. Each is ordered, and empty when nothing does. WorkloadEntries, RemoteClusters,
-	// SidecarIngress, ServiceEntries, TelemetryOverrides and ScheduledJobs are told only while Strict is on its way.
+	// SidecarIngress, ServiceEntries, TelemetryOverrides, Uncounted and ScheduledJobs are told only while Strict is on its way.
 
 	// RollingOut are the workloads with a rollout of pods in flight; for the mesh as "namespace/name".
 	RollingOut []string
@@ -74,6 +74,9 @@ type Facts struct {
 	CompetingPolicies []CompetingPolicy
 	// TelemetryOverrides are Telemetry objects that disable or retag the metrics used, "namespace/name".
 	TelemetryOverrides []string
+	// Uncounted says that istiod does not make all of the target's proxies count what plaintext is told from: neither the mesh
+	// configuration nor a Telemetry names a provider of metrics.
+	Uncounted bool
 	// RemoteClustersHidden says that it cannot be told whether there are RemoteClusters.
 	RemoteClustersHidden bool
 	// ScheduledJobs may call the target, and run less often than once in the observation window.

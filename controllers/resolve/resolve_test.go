@@ -25,7 +25,7 @@ func TestResolveService(t *testing.T) {
 	web := tags{"app": "web"}
 	profile := newProfile("secure", 10, toService("web"), strict)
 	unready := func(pod *corev1.Pod) { pod.Status.Conditions = nil }
-	r := cluster(t, profile, newNamespace("foo"), meshMap("istio", "trustDomain: td"),
+	r := cluster(t, profile, newNamespace("foo"), meshMap("istio", "trustDomain: td\ndefaultProviders: {metrics: [prometheus]}"),
 		newService("web", web, port(80, "http"), port(443, "tls")), newService("web-too", web, port(81, 8080)), newService("db", tags{"app": "db"}, port(1, 1)),
 		newPod("web-c", web, withoutSidecar), newPod("web-a", web, annotate(annotationExclude, "8080")), newPod("web-b", web, unready),
 		newPod("web-done", web, func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), newPod("db-a", tags{"app": "db"}),

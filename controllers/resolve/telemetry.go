@@ -55,6 +55,19 @@ type metricProviders struct {
 		Name       string    `json:"name"`
 		Prometheus *struct{} `json:"prometheus"`
 	} `json:"extensionProviders"`
+
+	// silent says that there is a mesh configuration, and that it has no default providers.
+	silent bool
+}
+
+// counts says whether istiod makes a proxy count at all: only for a provider in scope that makes proxies expose metrics. A
+// mesh configuration that names none by default means none, whereas nothing is known of one that was not found.
+func (p metricProviders) counts(entries []entry) bool {
+	names, setter := inScope(p, entries)
+	if setter == "" && p.silent {
+		return false
+	}
+	return slices.ContainsFunc(names, p.reports)
 }
 
 // parseProviders reads a mesh configuration. Where it does not say that Prometheus gets metrics by default, as Istio's chart
@@ -62,8 +75,9 @@ type metricProviders struct {
 func parseProviders(text string) metricProviders {
 	var p metricProviders
 	if err := yaml.Unmarshal([]byte(text), &p); err != nil {
-		return metricProviders{}
+		p = metricProviders{}
 	}
+	p.silent = text != "" && p.DefaultProviders == nil
 	return p
 }
 
@@ -260,12 +274,16 @@ func hiding(mesh metricProviders, entries []entry, window time.Duration) []strin
 	return objects
 }
 
-// resolveTelemetry finds the Telemetries that hide what plaintext is told from.
+// resolveTelemetry finds the Telemetries that hide what plaintext is told from, and whether it is counted at all.
 func (res *resolution) resolveTelemetry(ctx context.Context) error {
 	pods := res.governed()
 	telemetries, err := configurations(ctx, res, telemetryByPlace, pods)
-	if err != nil || len(telemetries) == 0 {
+	if err != nil {
 		return err
+	}
+	providers := make([]metricProviders, 0, len(res.meshes))
+	for _, text := range res.meshes {
+		providers = append(providers, parseProviders(text))
 	}
 	window := observationWindow(res.profile)
 	objects := map[string]bool{}
@@ -283,8 +301,9 @@ func (res *resolution) resolveTelemetry(ctx context.Context) error {
 			continue
 		}
 		judged[key.String()] = true
-		for _, text := range res.meshes {
-			for _, object := range hiding(parseProviders(text), entries, window) {
+		for _, mesh := range providers {
+			res.facts.Uncounted = res.facts.Uncounted || !mesh.counts(entries)
+			for _, object := range hiding(mesh, entries, window) {
 				objects[object] = true
 			}
 		}

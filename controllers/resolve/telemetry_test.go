@@ -149,6 +149,47 @@ func TestHiding(t *testing.T) {
 	}
 }
 
+// TestUncounted follows istiod's telemetryFilters: without a provider in scope there is no statistics filter.
+func TestUncounted(t *testing.T) {
+	web := tags{"app": "web"}
+	toPrometheus, elsewhere := sentTo(&metrics{}, "prometheus"), sentTo(&metrics{}, "stackdriver")
+	const chart, nobody = "defaultProviders: {metrics: [prometheus]}", "defaultProviders: {metrics: []}"
+	for name, tc := range map[string]struct {
+		objects []client.Object
+		want    bool
+	}{
+		"the chart's":                       {[]client.Object{meshMap("istio", chart)}, false},
+		"no configuration to be seen":       {nil, false},
+		"one that says nothing of it":       {[]client.Object{meshMap("istio", "trustDomain: cluster.local")}, true},
+		"one that names nobody":             {[]client.Object{meshMap("istio", nobody)}, true},
+		"only providers of other telemetry": {[]client.Object{meshMap("istio", "defaultProviders: {tracing: [zipkin]}")}, true},
+		"one that cannot be read":           {[]client.Object{meshMap("istio", "][")}, true},
+		"somebody else":                     {[]client.Object{meshMap("istio", "defaultProviders: {metrics: [stackdriver]}")}, true},
+		"somebody else, too":                {[]client.Object{meshMap("istio", "defaultProviders: {metrics: [stackdriver, prometheus]}")}, false},
+		"a Prometheus of another name":      {[]client.Object{meshMap("istio", "defaultProviders: {metrics: [mine]}\nextensionProviders: [{name: mine, prometheus: {}}]")}, false},
+		"prometheus is something else":      {[]client.Object{meshMap("istio", chart+"\nextensionProviders: [{name: prometheus, stackdriver: {}}]")}, true},
+		"nobody, and the mesh's Telemetry":  {[]client.Object{meshMap("istio", nobody), newTelemetry("istio-system", "on", 0, nil, toPrometheus)}, false},
+		"silent, and the mesh's Telemetry":  {[]client.Object{meshMap("istio", "trustDomain: td"), newTelemetry("istio-system", "on", 0, nil, toPrometheus)}, false},
+		"nobody, and the namespace's":       {[]client.Object{meshMap("istio", nobody), newTelemetry("foo", "on", 0, nil, toPrometheus)}, false},
+		"nobody, and another namespace's":   {[]client.Object{meshMap("istio", nobody), newTelemetry("bar", "on", 0, nil, toPrometheus)}, true},
+		"nobody, and for one pod of two":    {[]client.Object{meshMap("istio", nobody), newTelemetry("foo", "on", 0, tags{"version": "v1"}, toPrometheus)}, true},
+		"nobody, and a Telemetry without":   {[]client.Object{meshMap("istio", nobody), newTelemetry("foo", "quiet", 0, nil, overriding(disable("REQUEST_SIZE", true)))}, true},
+		"the chart's, and a Telemetry":      {[]client.Object{meshMap("istio", chart), newTelemetry("foo", "else", 0, nil, elsewhere)}, true},
+		"one of two revisions": {[]client.Object{
+			meshMap("istio", chart), meshMap("istio-canary", nobody), newPod("canary", web, annotate(annotationRevision, "canary")), newPod("stable", web, annotate(annotationRevision, "default")),
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			profile := newProfile("p", 0, toService("web"), strict)
+			r := cluster(t, append(tc.objects, profile, newService("web", web, port(80, 8080)), newPod("web-a", tags{"app": "web", "version": "v1"}),
+				newPod("web-b", tags{"app": "web", "version": "v2"}), newNamespace("foo"), newNamespace("bar"))...)
+			if got := mustResolve(t, r, profile).Uncounted; got != tc.want {
+				t.Errorf("uncounted is %t", got)
+			}
+		})
+	}
+}
+
 func TestTelemetryOverrides(t *testing.T) {
 	web, v1, v2 := tags{"app": "web"}, tags{"app": "web", "version": "v1"}, tags{"app": "web", "version": "v2"}
 	enable := overriding(disable("", false))

@@ -220,12 +220,16 @@ func competing(policies []facts.CompetingPolicy) []v1alpha1.Blocker {
 	})
 }
 
-// overridesGate: a changed Telemetry hides what is asked of it.
+// overridesGate: a changed Telemetry hides what is asked of it, and what nobody counts nobody shows.
 func overridesGate(in Input) []v1alpha1.Blocker {
-	if len(in.Facts.TelemetryOverrides) == 0 {
-		return nil
+	var blockers []v1alpha1.Blocker
+	if len(in.Facts.TelemetryOverrides) > 0 {
+		blockers = blocker(v1alpha1.BlockerTelemetryOverridden, "Telemetry objects disable or change the metrics that plaintext is told from: %s. Remove what they disable for SERVER, their overrides of the tags reporter, connection_security_policy, source_*, destination_workload* and request_protocol, and a reportingInterval longer than a third of the window.", names(in.Facts.TelemetryOverrides))
 	}
-	return blocker(v1alpha1.BlockerTelemetryOverridden, "Telemetry objects disable or change the metrics that plaintext is told from: %s. Remove what they disable for SERVER, their overrides of the tags reporter, connection_security_policy, source_*, destination_workload* and request_protocol, and a reportingInterval longer than a third of the window.", names(in.Facts.TelemetryOverrides))
+	if in.Facts.Uncounted {
+		blockers = append(blockers, blocker(v1alpha1.BlockerTelemetryOverridden, "The target's proxies count nothing, because neither the mesh configuration nor a Telemetry names prometheus as their provider of metrics. Add prometheus to meshConfig.defaultProviders.metrics, or to metrics.providers of a Telemetry in the root namespace.")...)
+	}
+	return blockers
 }
 
 // telemetryGate: no data is not no plaintext.

@@ -50,6 +50,7 @@ var closed = map[string]struct {
 		in.Facts.CompetingPolicies = []facts.CompetingPolicy{{Namespace: "foo", Name: "x", Pod: "httpbin-1", Wins: true}}
 	}, v1alpha1.BlockerCompetingPeerAuthentication, []string{"foo/x", "instead of"}},
 	"a Telemetry":         {func(in *rollout.Input) { in.Facts.TelemetryOverrides = []string{"istio-system/off"} }, v1alpha1.BlockerTelemetryOverridden, []string{"istio-system/off"}},
+	"nobody counts":       {func(in *rollout.Input) { in.Facts.Uncounted = true }, v1alpha1.BlockerTelemetryOverridden, []string{"meshConfig.defaultProviders.metrics", "root namespace"}},
 	"incomplete":          {func(in *rollout.Input) { incomplete(in, traffic.Incomplete) }, v1alpha1.BlockerTelemetryIncomplete, []string{"httpbin-1", "15090"}},
 	"not observed":        {func(in *rollout.Input) { in.Seen = traffic.Observation{Completeness: traffic.Skipped, Message: " "} }, v1alpha1.BlockerTelemetryIncomplete, []string{"not observed yet"}},
 	"a value of no sense": {func(in *rollout.Input) { in.Seen.Completeness = "" }, v1alpha1.BlockerTelemetryIncomplete, nil},

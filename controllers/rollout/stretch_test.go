@@ -22,6 +22,7 @@ func TestStretchIsObservedInFull(t *testing.T) {
 		"a WorkloadEntry":                      func(f *facts.Facts) { f.WorkloadEntries = []string{"foo/vm"} },
 		"a remote cluster":                     func(f *facts.Facts) { f.RemoteClusters = []string{"west"} },
 		"a Telemetry that disables the metric": func(f *facts.Facts) { f.TelemetryOverrides = []string{"foo/quiet"} },
+		"a mesh without a provider of metrics": func(f *facts.Facts) { f.Uncounted = true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			in := full()

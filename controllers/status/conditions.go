@@ -10,6 +10,7 @@ import (
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/rollout"
 	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
@@ -181,6 +182,11 @@ func plaintextFree(r report) metav1.Condition {
 		return isFalse(kind, v1alpha1.ReasonPlaintextSeen, "Plaintext was seen within rollout.observationWindow, from %s", whoCalls(r.mtls.PlaintextCallers))
 	case r.Seen.Completeness != traffic.Complete:
 		return unknown(kind, or(r.Seen.Reason, v1alpha1.ReasonIncomplete), "Whether callers send plaintext cannot be told; see the condition TrafficObserved.")
+	case rollout.Unobserved(r.mtls.Blockers):
+		hides := slices.DeleteFunc(slices.Clone(r.mtls.Blockers), func(b v1alpha1.Blocker) bool {
+			return !rollout.Unobserved([]v1alpha1.Blocker{b})
+		})
+		return unknown(kind, v1alpha1.ReasonIncomplete, "No plaintext was seen, but a part of the target takes traffic that no proxy counts, because of %s. status.mtls.blockers says what to do.", typesOf(hides))
 	case r.mtls.CleanSinceTime == nil:
 		return isTrue(kind, kind, "No plaintext was seen within rollout.observationWindow.")
 	}
@@ -299,15 +305,20 @@ func observing(r report) string {
 }
 
 func blocked(r report) string {
-	var because []string
-	for _, kind := range kinds(r.mtls.Blockers) {
-		because = append(because, string(kind))
-	}
-	text := fmt.Sprintf("STRICT is not written because of %s. status.mtls.blockers says what to do.", strings.Join(because, ", "))
+	text := fmt.Sprintf("STRICT is not written because of %s. status.mtls.blockers says what to do.", typesOf(r.mtls.Blockers))
 	if len(r.Members) > 0 {
 		return sentences(text, r.Decision.Waiting)
 	}
 	return sentences(kept(r), text)
+}
+
+// typesOf lists the types of blockers.
+func typesOf(blockers []v1alpha1.Blocker) string {
+	var all []string
+	for _, kind := range kinds(blockers) {
+		all = append(all, string(kind))
+	}
+	return strings.Join(all, ", ")
 }
 
 // kinds are the types of blockers, each once.

@@ -32,6 +32,8 @@ type profile struct {
 	why string
 	// told is the start that was last said to be new.
 	told time.Time
+	// unobserved says that a part of the target was not observed at the last reading.
+	unobserved bool
 	// start and plaintext are times as they were first put in the operator's time: they must not creep with the clocks.
 	start, plaintext translated
 }
@@ -84,6 +86,9 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	v.find()
 	v.proxies()
 	v.departed()
+	if req.Unobserved {
+		v.lost("a part of the target was not observed")
+	}
 	v.bump(remembered.gap, remembered.why)
 	plain := v.traffic()
 	return v.observation(plain)
@@ -323,11 +328,12 @@ func (v *view) observation(plain time.Time) traffic.Observation {
 	return o
 }
 
-// gap says why the stretch began anew at this reading; empty if it did not, or plaintext says it.
+// gap says why the stretch began anew at this reading; empty if it did not, or plaintext says it, or it goes on and was told
+// before.
 func (v *view) gap(plain time.Time) (why string) {
-	before := v.profile.told
-	v.profile.told = later(before, v.since)
-	if !before.IsZero() && v.since.After(before) && v.since.After(plain) {
+	before, goesOn := v.profile.told, v.req.Unobserved && v.profile.unobserved
+	v.profile.told, v.profile.unobserved = later(before, v.since), v.req.Unobserved
+	if !goesOn && !before.IsZero() && v.since.After(before) && v.since.After(plain) {
 		return v.why
 	}
 	return ""

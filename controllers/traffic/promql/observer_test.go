@@ -436,6 +436,44 @@ func TestClockThatJumps(t *testing.T) {
 	}
 }
 
+// TestUnobserved holds that no stretch includes a time when a part of the target was not observed.
+func TestUnobserved(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	next := func(unobserved bool) traffic.Observation {
+		t.Helper()
+		s.now = s.now.Add(15 * time.Second)
+		s.scrape(s.pod, s.now)
+		clock.SetTime(s.now)
+		s.server.now = s.now
+		seen := o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Unobserved = unobserved }))
+		if seen.Completeness != traffic.Complete {
+			t.Fatal(seen.Message)
+		}
+		return seen
+	}
+	const why = "a part of the target was not observed"
+	if seen := next(false); s.now.Sub(seen.Since) < 30*time.Minute {
+		t.Fatalf("since %s", seen.Since)
+	}
+	if seen := next(true); seen.Since.Before(s.now) || seen.Gap != why {
+		t.Errorf("the stretch began at %s, and the gap is %q", seen.Since, seen.Gap)
+	}
+	if seen := next(true); seen.Since.Before(s.now) || seen.Gap != "" {
+		t.Errorf("the stretch began at %s, and the gap is told again: %q", seen.Since, seen.Gap)
+	}
+	end := s.now
+	for range 3 {
+		if seen := next(false); !seen.Since.Equal(end) || seen.Gap != "" {
+			t.Errorf("the stretch began at %s, not at the end of it, %s; gap %q", seen.Since, end, seen.Gap)
+		}
+	}
+	if seen := next(true); seen.Gap != why {
+		t.Errorf("the next gap is %q", seen.Gap)
+	}
+}
+
 // TestQueriesAreFew holds that the number of queries does not depend on that of the profiles.
 func TestQueriesAreFew(t *testing.T) {
 	s := play(t, nil)
