@@ -44,9 +44,10 @@ func (r *Resolver) Members(ctx context.Context, profile *v1alpha1.ServiceSecurit
 		return Namespace{}, err
 	}
 	groups, idle := workloadsOf(pods, controllers)
+	form, kept := memberForm(profile), rollouts(profile)
 	out := Namespace{Idle: idle, Objects: memberObjects(profile, policies, groups)}
 	for _, g := range groups {
-		member := facts.Member{Name: g.name, Profile: memberProfile(profile, g), Covered: covered(profile, policies, g), Unselectable: len(g.selector) == 0}
+		member := facts.Member{Name: g.name, Profile: memberProfile(form, g, kept), Covered: covered(profile, policies, g), Unselectable: len(g.selector) == 0}
 		if len(groups) <= v1alpha1.MaxRollouts {
 			if member.Facts, err = r.sharing(s).Member(ctx, member.Profile); err != nil {
 				return Namespace{}, err
@@ -60,13 +61,14 @@ func (r *Resolver) Members(ctx context.Context, profile *v1alpha1.ServiceSecurit
 // memberObjects are the profile's own policies with a selector, and whom they select.
 func memberObjects(profile *v1alpha1.ServiceSecurityProfile, policies []*securityv1.PeerAuthentication, groups []*workload) []facts.MemberObject {
 	var objects []facts.MemberObject
+	having := byPair(groups)
 	for _, policy := range policies {
 		selector := policy.Spec.GetSelector().GetMatchLabels()
 		if len(selector) == 0 || !metav1.IsControlledBy(policy, profile) {
 			continue
 		}
 		object := facts.MemberObject{Name: policy.Name}
-		for _, g := range groups {
+		for _, g := range candidates(groups, having, selector) {
 			if g.picked(selector) {
 				object.Workloads = append(object.Workloads, g.name)
 			}
@@ -114,23 +116,36 @@ func (r *Resolver) sharing(s *source) *Resolver {
 // lastBorn loses every conflict.
 var lastBorn = metav1.NewTime(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
 
+// memberForm is what the profiles of all members are copied from: without a status that has room for a thousand of them.
+func memberForm(profile *v1alpha1.ServiceSecurityProfile) *v1alpha1.ServiceSecurityProfile {
+	form := *profile
+	form.Spec.JWT, form.Spec.Authorization = nil, nil
+	form.Status = v1alpha1.ServiceSecurityProfileStatus{ObservedGeneration: profile.Status.ObservedGeneration}
+	return &form
+}
+
+// rollouts are what status kept of workloads, by name.
+func rollouts(profile *v1alpha1.ServiceSecurityProfile) map[string]v1alpha1.WorkloadRollout {
+	kept := map[string]v1alpha1.WorkloadRollout{}
+	if mtls := profile.Status.MTLS; mtls != nil {
+		for _, rollout := range mtls.Rollouts {
+			kept[rollout.Name] = rollout
+		}
+	}
+	return kept
+}
+
 // memberProfile is a whole namespace's profile as if it were for one of its workloads.
-func memberProfile(profile *v1alpha1.ServiceSecurityProfile, g *workload) *v1alpha1.ServiceSecurityProfile {
-	member := profile.DeepCopy()
-	member.Name = facts.MemberName(profile.Name, g.name)
-	member.Spec.JWT, member.Spec.Authorization = nil, nil
+func memberProfile(form *v1alpha1.ServiceSecurityProfile, g *workload, kept map[string]v1alpha1.WorkloadRollout) *v1alpha1.ServiceSecurityProfile {
+	member := form.DeepCopy()
+	member.Name = facts.MemberName(form.Name, g.name)
 	labels := map[string]v1alpha1.LabelValue{}
 	for key, value := range g.selector {
 		labels[key] = v1alpha1.LabelValue(value)
 	}
 	member.Spec.Target = v1alpha1.Target{Kind: v1alpha1.TargetWorkload, Selector: &v1alpha1.WorkloadSelector{MatchLabels: labels}}
-	member.Status = v1alpha1.ServiceSecurityProfileStatus{ObservedGeneration: profile.Status.ObservedGeneration}
-	if mtls := profile.Status.MTLS; mtls != nil {
-		for _, rollout := range mtls.Rollouts {
-			if rollout.Name == g.name {
-				member.Status.MTLS = memberStatus(rollout)
-			}
-		}
+	if rollout, ok := kept[g.name]; ok {
+		member.Status.MTLS = memberStatus(rollout)
 	}
 	return member
 }
@@ -205,34 +220,68 @@ func (w *workload) picked(selector map[string]string) bool {
 }
 
 // apart unites workloads until the selector of each picks no pod of another. A selector is looked at again only when it
-// became broader, so that it takes no more looks than there are pairs, twice.
+// became broader.
 func apart(byName map[string]*workload) []*workload {
 	all := make([]*workload, 0, len(byName))
 	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		all = append(all, byName[name])
 	}
-	into := map[*workload]*workload{}
+	having, into := byPair(all), map[*workload]*workload{}
 	for queue := slices.Clone(all); len(queue) > 0; queue = queue[1:] {
 		w := queue[0]
-		if into[w] != nil {
-			continue
-		}
-		grown := false
-		for _, other := range all {
-			if other == w || into[other] != nil || !other.picked(w.selector) {
-				continue
-			}
-			if len(w.name)+len(other.name) < maxName {
-				w.name += "+" + other.name
-			}
-			w.pods, w.selector = append(w.pods, other.pods...), shared(w.selector, other.selector)
-			into[other], grown = w, true
-		}
-		if grown {
+		if into[w] == nil && w.unite(candidates(all, having, w.selector), into) {
 			queue = append(queue, w)
 		}
 	}
 	return slices.DeleteFunc(all, func(w *workload) bool { return into[w] != nil })
+}
+
+// unite takes in the workloads of which the selector picks a pod, and says whether there were any. Into says what was taken
+// in by which.
+func (w *workload) unite(candidates []*workload, into map[*workload]*workload) bool {
+	selector, grown := w.selector, false
+	for _, candidate := range candidates {
+		other := candidate
+		for into[other] != nil {
+			other = into[other]
+		}
+		if other == w || !candidate.picked(selector) {
+			continue
+		}
+		if len(w.name)+len(other.name) < maxName {
+			w.name += "+" + other.name
+		}
+		w.pods, w.selector = append(w.pods, other.pods...), shared(w.selector, other.selector)
+		into[other], grown = w, true
+	}
+	return grown
+}
+
+// byPair says which workloads have a pod with a label.
+func byPair(all []*workload) map[[2]string][]*workload {
+	having := map[[2]string][]*workload{}
+	for _, w := range all {
+		for _, pod := range w.pods {
+			for key, value := range pod.Labels {
+				pair := [2]string{key, value}
+				if with := having[pair]; len(with) == 0 || with[len(with)-1] != w {
+					having[pair] = append(with, w)
+				}
+			}
+		}
+	}
+	return having
+}
+
+// candidates are the workloads of which a selector may pick pods: those that have the rarest of its labels.
+func candidates(all []*workload, having map[[2]string][]*workload, selector map[string]string) []*workload {
+	rarest := all
+	for key, value := range selector {
+		if with := having[[2]string{key, value}]; len(with) < len(rarest) {
+			rarest = with
+		}
+	}
+	return rarest
 }
 
 // shared are the pairs that both have.

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/lru"
 	"sigs.k8s.io/yaml"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
@@ -28,15 +29,33 @@ type meshConfig struct {
 	RootNamespace  string `json:"rootNamespace"`
 	TrustDomain    string `json:"trustDomain"`
 	EnableAutoMTLS *bool  `json:"enableAutoMtls"`
+
+	metricProviders `json:",inline"`
+}
+
+// parsed are the mesh configurations that were read last, by their text: every pod's event and every workload asks for them,
+// and they hardly ever change.
+var parsed = lru.New(16)
+
+// parseMesh reads a mesh configuration; one that cannot be read says nothing. Nobody may change what it returns.
+func parseMesh(text string) *meshConfig {
+	if known, ok := parsed.Get(text); ok {
+		if config, ok := known.(*meshConfig); ok {
+			return config
+		}
+	}
+	config := &meshConfig{}
+	if err := yaml.Unmarshal([]byte(text), config); err != nil {
+		config = &meshConfig{}
+	}
+	parsed.Add(text, config)
+	return config
 }
 
 // ParseMesh reads a mesh configuration. What it does not say, or cannot say because istiod could not read it either, is
 // as Istio has it by default.
 func ParseMesh(text, rootNamespace string) facts.Mesh {
-	var config meshConfig
-	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
-		config = meshConfig{}
-	}
+	config := parseMesh(text)
 	mesh := facts.Mesh{
 		RootNamespace: config.RootNamespace,
 		TrustDomain:   config.TrustDomain,

@@ -10,7 +10,6 @@ import (
 	telemetryv1alpha1 "istio.io/api/telemetry/v1alpha1"
 	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/yaml"
 )
 
 // TelemetryKind is Istio's Telemetry as it is read here.
@@ -73,10 +72,7 @@ func (p metricProviders) counts(entries []entry) bool {
 // parseProviders reads a mesh configuration. Where it does not say that Prometheus gets metrics by default, as Istio's chart
 // makes it say, that is assumed: an override is then never overlooked.
 func parseProviders(text string) metricProviders {
-	var p metricProviders
-	if err := yaml.Unmarshal([]byte(text), &p); err != nil {
-		p = metricProviders{}
-	}
+	p := parseMesh(text).metricProviders
 	p.silent = text != "" && p.DefaultProviders == nil
 	return p
 }
