@@ -250,8 +250,11 @@ func (p *policyWriter) widen(ctx context.Context, c *change) error {
 		return nil
 	case len(lost) == 0:
 		object, err := p.put(ctx, policyKind, *c)
+		if err != nil {
+			return err
+		}
 		*c = change{live: object, object: object}
-		return err
+		return nil
 	}
 	wide := change{live: c.live, object: c.object.DeepCopyObject().(client.Object), verb: c.verb, unlike: true}
 	wide.object.(*securityv1.AuthorizationPolicy).Spec.Rules = slices.Concat(after, lost)

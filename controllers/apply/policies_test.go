@@ -286,6 +286,26 @@ func TestAllOrNothing(t *testing.T) {
 	}
 }
 
+// TestFirstPolicyFails: a policy that refuses more at once, as a first step, and cannot be written leaves the rest alone.
+func TestFirstPolicyFails(t *testing.T) {
+	base := fake.NewClientBuilder().WithScheme(scheme(t)).Build()
+	c := interceptor.NewClient(base, interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+			asked := client.CreateOptions{}
+			if asked.ApplyOptions(opts); len(asked.DryRun) == 0 {
+				return &refusal{}
+			}
+			return c.Create(ctx, o, opts...)
+		},
+	})
+	a := Applier{Client: c, Mesh: facts.Mesh{AuthorizationPolicies: true}}
+	desired := istio.Objects{AuthorizationPolicies: []*securityv1.AuthorizationPolicy{deny("web-deny", "GET"), deny("web-token", "GET")}}
+	result, err := a.Apply(t.Context(), profile(), desired)
+	if !errors.As(err, new(*refusal)) || !result.PoliciesFailed || len(result.Changes) > 0 || len(policiesOf(t, base)) > 0 {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
+
 // TestServerWaitsForPolicies: the server does not take more while what refuses it instead is not there.
 func TestServerWaitsForPolicies(t *testing.T) {
 	c := fake.NewClientBuilder().WithScheme(scheme(t)).Build()
