@@ -138,16 +138,22 @@ func (a *Applier) peerAuthentication(ctx context.Context, w *writer, desired ist
 		want = append(want, member.DeepCopy())
 	}
 	if desired.KeepAllMembers {
-		keep = append(slices.Clone(keep), w.members(ctx)...)
+		members, err := w.members(ctx)
+		if err != nil {
+			// What is to stay must not go because it is not known.
+			w.fail(err)
+			return
+		}
+		keep = append(slices.Clone(keep), members...)
 	}
 	w.converge(ctx, peerKind, want, keep...)
 }
 
 // members are the names of the profile's PeerAuthentications for single workloads.
-func (w *writer) members(ctx context.Context) []string {
+func (w *writer) members(ctx context.Context) ([]string, error) {
 	owned, err := w.owned(ctx, peerKind)
 	if err != nil {
-		w.fail(err)
+		return nil, err
 	}
 	var names []string
 	for _, object := range owned {
@@ -155,7 +161,7 @@ func (w *writer) members(ctx context.Context) []string {
 			names = append(names, object.GetName())
 		}
 	}
-	return names
+	return names, nil
 }
 
 func (a *Applier) destinationRules(ctx context.Context, w *writer, desired istio.Objects) {
