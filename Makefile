@@ -15,7 +15,7 @@ IMG ?= $(IMAGE):v$(VERSION)
 KUBECTL ?= kubectl
 DOCKER ?= docker
 
-PACKAGES ?= ./api/... ./controllers/... ./test/crd/... ./test/simulation/... .
+PACKAGES ?= ./api/... ./controllers/... ./test/crd/... ./test/simulation/... ./test/faults/... .
 COVERAGE_MIN ?= 95
 E2E_TIMEOUT ?= 60m
 FUZZTIME ?= 30s
