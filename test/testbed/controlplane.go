@@ -70,6 +70,9 @@ type ControlPlane struct {
 	config    *rest.Config
 	config0   string
 	binaries  map[string]string
+	// api is the API server and apiArgs its flags, to start it again with.
+	api       *process.Process
+	apiArgs   []string
 	mu        sync.Mutex
 	processes []*process.Process
 }
@@ -268,11 +271,11 @@ func (c *ControlPlane) startServers(ctx context.Context) error {
 		address = loopback
 	}
 	c.server = "https://" + net.JoinHostPort(address, strconv.Itoa(ports[2]))
-	server, err := c.start("kube-apiserver", c.serverFlags(etcd, ports[2])...)
-	if err != nil {
+	c.apiArgs = c.serverFlags(etcd, ports[2])
+	if err := c.writeAdmin(); err != nil {
 		return err
 	}
-	return c.awaitServer(ctx, server)
+	return c.StartServer(ctx)
 }
 
 func (c *ControlPlane) serverFlags(etcd string, port int) []string {
@@ -299,7 +302,8 @@ func (c *ControlPlane) serverFlags(etcd string, port int) []string {
 	return append(flags, c.options.APIServerArgs...)
 }
 
-func (c *ControlPlane) awaitServer(ctx context.Context, server *process.Process) error {
+// writeAdmin makes the superuser's configuration.
+func (c *ControlPlane) writeAdmin() error {
 	admin, err := c.authority.Issue(pki.Subject{Name: "admin", Groups: []string{superusers}})
 	if err != nil {
 		return err
@@ -311,14 +315,7 @@ func (c *ControlPlane) awaitServer(ctx context.Context, server *process.Process)
 		QPS: 1000, Burst: 2000,
 	}
 	c.config0 = filepath.Join(c.dir, "kubeconfig")
-	if err := c.writeKubeconfig(c.config0, c.server, admin); err != nil {
-		return err
-	}
-	client, err := rest.HTTPClientFor(c.config)
-	if err != nil {
-		return fmt.Errorf("making the API server's client: %w", err)
-	}
-	return server.AwaitReady(ctx, func(ctx context.Context) error { return probe(ctx, client, c.server+"/readyz") })
+	return c.writeKubeconfig(c.config0, c.server, admin)
 }
 
 func (c *ControlPlane) startControllerManager() error {

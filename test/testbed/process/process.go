@@ -84,6 +84,12 @@ func (p *Process) Stop(grace time.Duration) {
 	<-p.done
 }
 
+// Freeze holds the child, which keeps what it has open, until Thaw.
+func (p *Process) Freeze() { p.signal(syscall.SIGSTOP) }
+
+// Thaw lets the child go on.
+func (p *Process) Thaw() { p.signal(syscall.SIGCONT) }
+
 func (p *Process) signal(sig syscall.Signal) {
 	select {
 	case <-p.done: // its pid may already be somebody else's

@@ -18,6 +18,30 @@ func TestStopWithoutGraceEndsAtOnce(t *testing.T) {
 	}
 }
 
+func TestFreezeHoldsUntilThaw(t *testing.T) {
+	p := start(t, "while :; do echo tick; sleep 0.01; done")
+	moves := func() bool {
+		before := p.Tail(1 << 20)
+		time.Sleep(200 * time.Millisecond)
+		return p.Tail(1<<20) != before
+	}
+	for _, tc := range []struct {
+		name string
+		do   func()
+		want bool
+	}{
+		{"started", func() {}, true},
+		{"frozen", p.Freeze, false},
+		{"thawed", p.Thaw, true},
+	} {
+		tc.do()
+		time.Sleep(100 * time.Millisecond) // what was under way is written
+		if got := moves(); got != tc.want {
+			t.Errorf("%s: moves: %t, want %t", tc.name, got, tc.want)
+		}
+	}
+}
+
 func TestAwaitReadyTellsWhyTheProcessEnded(t *testing.T) {
 	p := start(t, "echo because of this; exit 3")
 	err := p.AwaitReady(context.Background(), func(context.Context) error { return errors.New("not yet") })
