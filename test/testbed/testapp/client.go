@@ -113,7 +113,8 @@ func client(ctx context.Context, args []string) error {
 	flags.Float64Var(&o.fresh, "new", 0, "requests a second on fresh connections")
 	flags.StringVar(&o.stream, "stream", "", "host:port of an echo server to hold a TCP connection to")
 	flags.DurationVar(&o.duration, "duration", 0, "how long to run; 0 means until a signal")
-	flags.DurationVar(&o.timeout, "timeout", 5*time.Second, "how long to wait for an answer")
+	// What a policy refuses is refused at once; a machine whose cores are all taken answers seconds late.
+	flags.DurationVar(&o.timeout, "timeout", 15*time.Second, "how long to wait for an answer")
 	flags.StringVar(&o.control, "control", "127.0.0.1:9091", "where to serve /totals and /reset")
 	flags.StringVar(&o.method, "method", http.MethodGet, "how to ask")
 	flags.Var(o.headers, "header", `header "Name: value" to send; may be repeated`)
