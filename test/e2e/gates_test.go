@@ -36,41 +36,11 @@ func meshedShop(ctx context.Context, name string) {
 
 var _ = Describe("What holds the switch", func() {
 	It("E4: proxies that cannot be read hold it, and STRICT stays where it is", func(ctx SpecContext) {
-		const name = "e4"
-		meshedShop(ctx, name)
-		settled := applyProfile(ctx, name, "httpbin", staged)
-		expectStage(ctx, settled, v1alpha1.StageEnforced)
-		waiting := applyProfile(ctx, name, "sleep", `{mode: Strict, rollout: {observationWindow: 5s, verificationWindow: 3s, minRequests: 0}}`)
-
-		By("closing port 15090 in both pods")
-		for _, app := range []string{"httpbin", "sleep"} {
-			closeStats(ctx, name, app, "-I")
-		}
-		expectHeld(ctx, waiting, v1alpha1.BlockerTelemetryIncomplete, "NetworkPolicy")
-		Expect(condition(ctx, waiting, v1alpha1.ConditionTrafficObserved)).To(HavePrefix("False/"))
-		Expect(peerMode(ctx, name, "httpbin")).To(Equal("STRICT"))
-		Expect(stage(ctx, settled)).To(Equal(v1alpha1.StageEnforced))
-
-		By("opening it again")
-		closeStats(ctx, name, "sleep", "-D")
-		expectStage(ctx, waiting, v1alpha1.StageEnforced)
+		expectHeldByTelemetry(ctx, "e4")
 	}, SpecTimeout(2*rollout))
 
 	It("E5: a client's own DestinationRule with DISABLE, named", Label("smoke"), func(ctx SpecContext) {
-		const name, rule = "e5", `apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: no-tls, namespace: e5}
-spec:
-  host: httpbin.e5.svc.cluster.local
-  trafficPolicy: {tls: {mode: DISABLE}}
-`
-		meshedShop(ctx, name)
-		Expect(mesh.Apply(ctx, rule)).To(Succeed())
-		profile := applyProfile(ctx, name, "httpbin", staged)
-		expectHeld(ctx, profile, v1alpha1.BlockerPlaintextDestinationRule, "DestinationRule e5/no-tls")
-		Expect(mesh.Delete(ctx, rule)).To(Succeed())
-		expectStage(ctx, profile, v1alpha1.StageEnforced)
-		expectReach(ctx, reach{from: name, to: name, status: 200})
+		expectHeldByClientRule(ctx, "e5")
 	}, SpecTimeout(2*rollout))
 
 	It("a pod without a sidecar, named, and no rule that would cut it off", func(ctx SpecContext) {

@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -39,69 +38,20 @@ func peers(ctx context.Context, namespace string) string {
 
 var _ = Describe("E7: a whole namespace in stages", Label("namespace"), func() {
 	It("secures four of five workloads and names the fifth, and then itself", func(ctx SpecContext) {
-		const shop, clients, legacy = "e7-shop", "e7-clients", "e7-legacy"
-		apps := []string{"cart", "catalog", "orders", "payment", "users"}
-		var servers, callers []string
-		for _, app := range apps {
-			servers = append(servers, renamed(testbed.Httpbin(shop), "httpbin", app))
-			load, err := testbed.LoadClient(clients, "calls-"+app, "--url=http://"+app+"."+shop+":8000/ip", "--rate=30", "--new=2")
-			Expect(err).NotTo(HaveOccurred())
-			callers = append(callers, load)
-		}
-		old, err := testbed.LoadClient(legacy, "cron", "--url=http://orders."+shop+":8000/ip", "--rate=5", "--connections=1")
-		Expect(err).NotTo(HaveOccurred())
-		setUp(ctx,
-			space{name: shop, meshed: true, manifests: servers}, space{name: clients, meshed: true, manifests: callers},
-			space{name: legacy, manifests: []string{old}},
-		)
-		for _, app := range apps {
-			Expect(mesh.Served(ctx, clients, "calls-"+app)).To(Succeed())
-		}
-		Expect(mesh.Served(ctx, legacy, "cron")).To(Succeed())
-		profile := applyWhole(ctx, shop, "Namespace", `{mode: Strict, rollout: {observationWindow: 5s, verificationWindow: 3s, maxConcurrent: 2}}`)
-
+		f := startFive(ctx, "e7")
 		By("four enforced, one blocked and named")
-		count := func() v1alpha1.WorkloadCount {
-			if mtls := read(ctx, profile).Status.MTLS; mtls != nil && mtls.Workloads != nil {
-				return *mtls.Workloads
-			}
-			return v1alpha1.WorkloadCount{}
-		}
-		Eventually(func() v1alpha1.WorkloadCount {
-			now := count()
-			Expect(now.Verifying).To(BeNumerically("<=", 2), "maxConcurrent")
-			return now
-		}).WithContext(ctx).WithTimeout(rollout).Should(Equal(v1alpha1.WorkloadCount{Blocked: 1, Enforced: 4}), "%s", describe(ctx, profile))
-		Expect(peers(ctx, shop)).To(Equal("=PERMISSIVE cart=STRICT catalog=STRICT payment=STRICT users=STRICT "))
-		Expect(stage(ctx, profile)).To(Equal(v1alpha1.StageBlocked))
-		Expect(blockers(ctx, profile)).To(ContainElement(HavePrefix("PlaintextSeen: Workload orders: ")))
-		GinkgoWriter.Println(describe(ctx, profile))
+		f.expectFour(ctx)
 
 		By("a workload that appears later")
-		late, err := testbed.LoadClient(clients, "calls-late", "--url=http://late."+shop+":8000/ip", "--rate=30")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(mesh.Apply(ctx, renamed(testbed.Httpbin(shop), "httpbin", "late"))).To(Succeed())
-		Expect(mesh.WaitReady(ctx, shop, "app=late")).To(Succeed())
+		late := f.caller("late")
+		Expect(mesh.Apply(ctx, renamed(testbed.Httpbin(f.shop), "httpbin", "late"))).To(Succeed())
+		Expect(mesh.WaitReady(ctx, f.shop, "app=late")).To(Succeed())
 		Expect(mesh.Apply(ctx, late)).To(Succeed())
-		Expect(mesh.Served(ctx, clients, "calls-late")).To(Succeed())
-		Eventually(count).WithContext(ctx).WithTimeout(rollout).Should(Equal(v1alpha1.WorkloadCount{Blocked: 1, Enforced: 5}), "%s", describe(ctx, profile))
+		Expect(mesh.Served(ctx, f.clients, "calls-late")).To(Succeed())
+		f.expectCount(ctx, 1, 5)
 
 		By("the fifth, and then one object for all")
-		Expect(mesh.Namespace(ctx, legacy, true)).To(Succeed())
-		_, err = mesh.Kubectl(ctx, "rollout", "restart", "deployment/cron", "-n", legacy)
-		Expect(err).NotTo(HaveOccurred())
-		Eventually(func() string { return peers(ctx, shop) }).WithContext(ctx).WithTimeout(rollout).Should(Equal("=STRICT "), "%s", describe(ctx, profile))
-		expectStage(ctx, profile, v1alpha1.StageEnforced)
-		Expect(condition(ctx, profile, v1alpha1.ConditionReady)).To(HavePrefix("True/Ready"))
-		time.Sleep(2 * time.Second) // calls that STRICT would break have had the time to
-		requests := 0
-		for _, app := range append(apps, "late") {
-			totals, err := mesh.Totals(ctx, clients, "calls-"+app)
-			Expect(err).NotTo(HaveOccurred())
-			expectUnharmed(Default, totals)
-			requests += totals.Requests
-		}
-		GinkgoWriter.Printf("meshed clients of the namespace: %d requests, 0 failures\n", requests)
+		f.expectAll(ctx)
 	}, SpecTimeout(3*rollout))
 })
 
@@ -128,10 +78,7 @@ var _ = Describe("The mesh in stages", Label("namespace"), func() {
 		applyProfile(ctx, old, "httpbin", "{mode: Permissive}")
 		expectStage(ctx, profile, v1alpha1.StageEnforced)
 		Expect(peerMode(ctx, root, "default")).To(Equal("STRICT"))
-		for namespace, app := range map[string]string{shop: "steady", legacy: "cron"} {
-			totals, err := mesh.Totals(ctx, namespace, app)
-			Expect(err).NotTo(HaveOccurred())
-			expectUnharmed(Default, totals)
-		}
+		expectClean(ctx, shop, "steady")
+		Expect(mesh.Totals(ctx, legacy, "cron")).To(HaveField("Failed()", BeZero()))
 	}, SpecTimeout(3*rollout))
 })

@@ -19,56 +19,11 @@ import (
 )
 
 var _ = Describe("E8: the operator killed at any moment of a rollout", Ordered, func() {
-	const name, legacy = "e8", "e8-legacy"
-	const window = 5 * time.Second
-
-	BeforeAll(func(ctx SpecContext) {
-		meshedShop(ctx, name)
-		setUp(ctx, space{name: legacy, manifests: []string{testbed.Sleep(legacy)}})
-	}, NodeTimeout(2*patience))
-
-	// begin starts a rollout from PERMISSIVE and returns when it began.
-	begin := func(ctx context.Context) (*v1alpha1.ServiceSecurityProfile, time.Time) {
-		GinkgoHelper()
-		deleteProfiles(ctx, name)
-		Eventually(func() string { return peerMode(ctx, name, "httpbin") }).Should(BeEmpty())
-		return applyProfile(ctx, name, "httpbin", staged), time.Now()
-	}
-	// expectEnd expects STRICT and Enforced, not earlier than the window after the given moment.
-	expectEnd := func(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile, notBefore time.Time) {
-		GinkgoHelper()
-		expectStage(ctx, profile, v1alpha1.StageEnforced)
-		Expect(peerMode(ctx, name, "httpbin")).To(Equal("STRICT"))
-		enforced := read(ctx, profile).Status.MTLS.EnforcedTime
-		Expect(enforced).NotTo(BeNil())
-		// The API keeps whole seconds.
-		Expect(enforced.Time).To(BeTemporally(">=", notBefore.Add(window).Truncate(time.Second)))
-	}
-
+	var moments []time.Duration
 	for moment := range 8 {
-		after := time.Duration(moment) * 1300 * time.Millisecond
-		It(fmt.Sprintf("%s after the start", after), func(ctx SpecContext) {
-			profile, began := begin(ctx)
-			time.Sleep(time.Until(began.Add(after)))
-			killOperator(ctx)
-			expectEnd(ctx, profile, began)
-		}, SpecTimeout(2*rollout))
+		moments = append(moments, time.Duration(moment)*1300*time.Millisecond)
 	}
-
-	for _, after := range []time.Duration{2 * time.Second, 4 * time.Second} {
-		It(fmt.Sprintf("%s after the start, with plaintext sent while it is down", after), func(ctx SpecContext) {
-			profile, began := begin(ctx)
-			time.Sleep(time.Until(began.Add(after)))
-			scaleOperator(ctx, 0)
-			DeferCleanup(func(ctx SpecContext) { scaleOperator(ctx, 1) }, NodeTimeout(patience))
-			answer, err := mesh.Curl(ctx, legacy, "sleep", "http://httpbin."+name+":8000/ip")
-			Expect(err).NotTo(HaveOccurred())
-			Expect(answer.HTTPCode).To(Equal(200), "it is PERMISSIVE still")
-			sent := time.Now()
-			scaleOperator(ctx, 1)
-			expectEnd(ctx, profile, sent)
-		}, SpecTimeout(2*rollout))
-	}
+	operatorKilled("e8", moments, []time.Duration{2 * time.Second, 4 * time.Second})
 })
 
 // killOperator ends the leader's process with SIGKILL; the node starts it again.

@@ -84,7 +84,7 @@ func stage(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) v1alph
 func expectStage(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile, want v1alpha1.Stage) {
 	GinkgoHelper()
 	Eventually(func(g Gomega) {
-		g.Expect(stage(ctx, profile)).To(Equal(want), "%s", describe(ctx, profile))
+		g.Expect(stage(ctx, profile)).To(Equal(want), func() string { return describe(ctx, profile) })
 	}).WithContext(ctx).WithTimeout(rollout).Should(Succeed())
 }
 

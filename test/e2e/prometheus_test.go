@@ -74,17 +74,12 @@ var _ = Describe("With Prometheus as the source", Ordered, Label("prometheus"), 
 
 	It("E2: goes to STRICT and Enforced when the client is in the mesh, without a failure", func(ctx SpecContext) {
 		begin := time.Now()
-		Expect(mesh.Namespace(ctx, legacy, true)).To(Succeed())
-		_, err := mesh.Kubectl(ctx, "rollout", "restart", "deployment/cron", "-n", legacy)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(mesh.WaitReady(ctx, legacy, "app=cron")).To(Succeed())
+		moveIn(ctx, legacy, "cron")
 		expectStage(ctx, profile, v1alpha1.StageEnforced)
 		expectStage(ctx, stream, v1alpha1.StageEnforced)
 		GinkgoWriter.Printf("from the restart to Enforced: %s\n", time.Since(begin).Round(time.Second))
 		Expect(peerMode(ctx, shop, "httpbin")).To(Equal("STRICT"))
-		totals, err := mesh.Totals(ctx, shop, "steady")
-		Expect(err).NotTo(HaveOccurred())
-		expectUnharmed(Default, totals)
+		expectClean(ctx, shop, "steady")
 		Expect(mesh.Namespace(ctx, legacy, false)).To(Succeed())
 		answer, err := mesh.Curl(ctx, legacy, "sleep", "http://httpbin."+shop+":8000/ip")
 		Expect(err).NotTo(HaveOccurred())
@@ -102,16 +97,7 @@ var _ = Describe("With Prometheus as the source", Ordered, Label("prometheus"), 
 	}, SpecTimeout(2*rollout))
 
 	It("E3: one request in plaintext now and then is never promoted", func(ctx SpecContext) {
-		const name = "prom-rare"
-		setUp(ctx, space{name: name, meshed: true, manifests: []string{testbed.Httpbin(name), testbed.Sleep(name)}})
-		rare := applyProfile(ctx, name, "httpbin", `{mode: Strict, rollout: {observationWindow: 20s, verificationWindow: 3s, minRequests: 0}}`)
-		for range 4 {
-			_, err := mesh.Curl(ctx, legacy, "sleep", "http://httpbin."+name+":8000/ip")
-			Expect(err).NotTo(HaveOccurred())
-			Consistently(func() string { return peerMode(ctx, name, "httpbin") }, "12s", "500ms").Should(Or(BeEmpty(), Equal("PERMISSIVE")))
-		}
-		Expect(read(ctx, rare).Status.MTLS.LastPlaintextTime).NotTo(BeNil(), "%s", describe(ctx, rare))
-		expectStage(ctx, rare, v1alpha1.StageEnforced)
+		expectNeverPromoted(ctx, "prom-rare", legacy)
 	}, SpecTimeout(rollout))
 
 	It("E4: proxies that are not scraped, and a server that is down, hold it, and STRICT stays where it is", func(ctx SpecContext) {

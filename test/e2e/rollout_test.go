@@ -11,12 +11,12 @@ import (
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/test/testbed"
-	"github.com/servicesecurity/operator/test/testbed/testapp"
 )
 
-var _ = Describe("E1 and E2: a legacy client, then a meshed one", Ordered, Label("smoke"), func() {
+var _ = Describe("E1, E2 and E3: a legacy client, then a meshed one", Ordered, Label("smoke"), func() {
 	const shop, legacy = "e2-shop", "e2-legacy"
 	var profile, stream *v1alpha1.ServiceSecurityProfile
+	var enforced time.Time
 
 	BeforeAll(func(ctx SpecContext) {
 		steady, err := testbed.LoadClient(shop, "steady", "--url=http://httpbin."+shop+":8000/ip", "--rate=120", "--connections=4", "--new=8", "--stream=tcp-echo."+shop+":9000")
@@ -51,10 +51,7 @@ var _ = Describe("E1 and E2: a legacy client, then a meshed one", Ordered, Label
 
 	It("goes to STRICT and Enforced when the client is in the mesh, without a failure", func(ctx SpecContext) {
 		begin := time.Now()
-		Expect(mesh.Namespace(ctx, legacy, true)).To(Succeed())
-		_, err := mesh.Kubectl(ctx, "rollout", "restart", "deployment/cron", "-n", legacy)
-		Expect(err).NotTo(HaveOccurred())
-		Expect(mesh.WaitReady(ctx, legacy, "app=cron")).To(Succeed())
+		moveIn(ctx, legacy, "cron")
 		expectStage(ctx, profile, v1alpha1.StageObserving)
 		expectStage(ctx, profile, v1alpha1.StageEnforced)
 		expectStage(ctx, stream, v1alpha1.StageEnforced)
@@ -62,35 +59,30 @@ var _ = Describe("E1 and E2: a legacy client, then a meshed one", Ordered, Label
 		Expect(peerMode(ctx, shop, "httpbin")).To(Equal("STRICT"))
 		Expect(condition(ctx, profile, v1alpha1.ConditionReady)).To(HavePrefix("True/Ready"))
 		Expect(read(ctx, profile).Status.MTLS.EffectiveMode).To(Equal(v1alpha1.ModeStrict))
+		enforced = time.Now()
+	}, SpecTimeout(rollout))
 
-		By("keeping the meshed clients going for a minute after it, at their steady rate")
-		after := time.Now()
+	It("E3: one request in plaintext now and then, to another workload, never promotes that", func(ctx SpecContext) {
+		Expect(mesh.Namespace(ctx, legacy, false)).To(Succeed())
+		expectNeverPromoted(ctx, "e3", legacy)
+	}, SpecTimeout(rollout))
+
+	It("keeps the meshed clients going for a minute after it, at their steady rate", func(ctx SpecContext) {
 		Eventually(func(g Gomega) {
 			totals, err := mesh.Totals(ctx, shop, "steady")
 			g.Expect(err).NotTo(HaveOccurred())
 			expectUnharmed(g, totals)
-			g.Expect(time.Since(after)).To(BeNumerically(">=", time.Minute))
+			g.Expect(time.Since(enforced)).To(BeNumerically(">=", time.Minute))
 			g.Expect(totals.Requests).To(BeNumerically(">=", 10000))
 			g.Expect(totals.NewConnections).To(BeNumerically(">=", 500))
 		}).WithContext(ctx).WithTimeout(rollout).WithPolling(time.Second).Should(Succeed())
-		totals, err := mesh.Totals(ctx, shop, "steady")
-		Expect(err).NotTo(HaveOccurred())
-		expectUnharmed(Default, totals)
-		GinkgoWriter.Printf("meshed client: %d requests, %d new connections, %d failures, %d reconnects of the stream\n",
-			totals.Requests, totals.NewConnections, totals.Failed(), totals.Stream.Reconnects)
+		expectClean(ctx, shop, "steady")
 	}, SpecTimeout(2*rollout))
 
 	It("refuses plaintext afterwards", func(ctx SpecContext) {
-		Expect(mesh.Namespace(ctx, legacy, false)).To(Succeed())
 		outside := fmt.Sprintf("http://httpbin.%s:8000/ip", shop)
 		answer, err := mesh.Curl(ctx, legacy, "sleep", outside)
 		Expect(err).NotTo(HaveOccurred())
 		Expect(answer).To(And(HaveField("HTTPCode", 0), HaveField("CurlExit", 56)))
 	}, SpecTimeout(rollout))
 })
-
-// expectUnharmed: no request and no new connection failed, and the stream reconnected once at the most.
-func expectUnharmed(g Gomega, totals testapp.Totals) {
-	g.Expect(totals.Failed()).To(BeZero(), "%+v", totals.Errors)
-	g.Expect(totals.Stream.Reconnects).To(BeNumerically("<=", 1))
-}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ type reach struct {
 	exit     int
 }
 
-func expectReach(ctx SpecContext, want ...reach) {
+func expectReach(ctx context.Context, want ...reach) {
 	GinkgoHelper()
 	for _, w := range want {
 		url := fmt.Sprintf("http://httpbin.%s:8000/ip", w.to)
