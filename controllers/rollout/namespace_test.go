@@ -39,12 +39,12 @@ func at(name string, stage v1alpha1.Stage, edits ...func(*rollout.Member)) rollo
 	return m
 }
 
-// followed is a workload with a profile of its own that asks for a mode, while another is in force.
-func followed(asks, effective v1alpha1.Mode, live bool) func(*rollout.Member) {
+// followed is a workload with a profile of its own, whose objects are live, that asks for a mode while another may be in force.
+func followed(asks, effective v1alpha1.Mode) func(*rollout.Member) {
 	return func(m *rollout.Member) {
 		m.Decision, m.Covered = rollout.Decision{}, true
 		m.Facts.Effective = effective
-		m.Facts.Conflicts = []facts.Conflict{{Problem: facts.Problem{Section: v1alpha1.SectionMTLS}, WinnerAsks: asks, WinnerLive: live}}
+		m.Facts.Conflicts = []facts.Conflict{{Problem: facts.Problem{Section: v1alpha1.SectionMTLS}, WinnerAsks: asks, WinnerLive: true}}
 	}
 }
 
@@ -99,15 +99,15 @@ func TestGather(t *testing.T) {
 			stage: v1alpha1.StageVerifying, mode: v1alpha1.ModePermissive, waiting: "not there yet: b.",
 		},
 		"an own profile on its way": {
-			edit: live, members: []rollout.Member{at("a", enforced), at("b", "", followed(v1alpha1.ModeStrict, v1alpha1.ModePermissive, true))},
+			edit: live, members: []rollout.Member{at("a", enforced), at("b", "", followed(v1alpha1.ModeStrict, v1alpha1.ModePermissive))},
 			stage: v1alpha1.StageObserving, mode: v1alpha1.ModePermissive, waiting: "not there yet: b.",
 		},
 		"an own profile that is there": {
-			edit: live, members: []rollout.Member{at("a", enforced), at("b", "", followed(v1alpha1.ModeStrict, v1alpha1.ModeStrict, true))},
+			edit: live, members: []rollout.Member{at("a", enforced), at("b", "", followed(v1alpha1.ModeStrict, v1alpha1.ModeStrict))},
 			stage: enforced, mode: v1alpha1.ModeStrict,
 		},
 		"an own profile as an exception": {
-			edit: live, members: []rollout.Member{at("a", enforced), at("b", "", followed(v1alpha1.ModePermissive, v1alpha1.ModePermissive, true))},
+			edit: live, members: []rollout.Member{at("a", enforced), at("b", "", followed(v1alpha1.ModePermissive, v1alpha1.ModePermissive))},
 			stage: enforced, mode: v1alpha1.ModeStrict,
 		},
 		"an exception by hand": {edit: live, members: []rollout.Member{at("a", enforced), at("b", "", byHand(v1alpha1.ModePermissive))}, stage: enforced, mode: v1alpha1.ModeStrict},
@@ -211,12 +211,18 @@ func TestApproveOne(t *testing.T) {
 func TestKeepObjects(t *testing.T) {
 	weak := func(m *rollout.Member) { m.Decision.Form = permissive }
 	all := []rollout.Member{
-		at("a", v1alpha1.StageEnforced), at("b", v1alpha1.StageObserving, weak), at("c", "", followed(v1alpha1.ModePermissive, v1alpha1.ModePermissive, true)),
-		{Name: "d", Object: "all-d", Decision: rollout.Unselectable()}, {Name: "e", Object: "all-e", Decision: rollout.Disputed(facts.Facts{})},
+		at("a", v1alpha1.StageEnforced), at("b", v1alpha1.StageObserving, weak), at("c", "", followed(v1alpha1.ModePermissive, v1alpha1.ModePermissive)),
+		{Name: "d", Object: "all-d", Decision: rollout.Unselectable()},
+		{Name: "e", Object: "all-e", Decision: rollout.Disputed(facts.Facts{})},
 	}
 	d := rollout.Gather(whole(), all, nil, []facts.MemberObject{
-		{Name: "gone"}, {Name: "all-a", Workloads: []string{"a"}}, {Name: "was-a", Workloads: []string{"a"}}, {Name: "was-a-and-b", Workloads: []string{"a", "b"}},
-		{Name: "all-c", Workloads: []string{"c"}}, {Name: "all-d", Workloads: []string{"d"}}, {Name: "all-e", Workloads: []string{"e"}},
+		{Name: "gone"},
+		{Name: "all-a", Workloads: []string{"a"}},
+		{Name: "was-a", Workloads: []string{"a"}},
+		{Name: "was-a-and-b", Workloads: []string{"a", "b"}},
+		{Name: "all-c", Workloads: []string{"c"}},
+		{Name: "all-d", Workloads: []string{"d"}},
+		{Name: "all-e", Workloads: []string{"e"}},
 	})
 	if diff := cmp.Diff([]string{"gone", "was-a-and-b", "all-d"}, d.KeepObjects); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

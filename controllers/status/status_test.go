@@ -480,8 +480,10 @@ func TestMessages(t *testing.T) {
 			observing, func(in *status.Input) {
 				in.Decision.Stage = v1alpha1.StageBlocked
 				in.Decision.Blockers = []v1alpha1.Blocker{
-					{Type: v1alpha1.BlockerPodsNotInMesh, Message: "One."}, {Type: v1alpha1.BlockerPodsNotInMesh, Message: "Two."},
-					{Type: v1alpha1.BlockerPlaintextDestinationRule, Message: "Three."}, {Type: v1alpha1.BlockerPortsExcluded, Message: "Four."},
+					{Type: v1alpha1.BlockerPodsNotInMesh, Message: "One."},
+					{Type: v1alpha1.BlockerPodsNotInMesh, Message: "Two."},
+					{Type: v1alpha1.BlockerPlaintextDestinationRule, Message: "Three."},
+					{Type: v1alpha1.BlockerPortsExcluded, Message: "Four."},
 				}
 			}, v1alpha1.ConditionPlaintextFree,
 			"Unknown, Incomplete: No plaintext was seen, but a part of the target takes traffic that no proxy counts, because of PodsNotInMesh, PortsExcluded. status.mtls.blockers says what to do.",

@@ -96,7 +96,7 @@ var (
 )
 
 // change makes a write, or does to it what is planned.
-func (w *world) change(what string, object runtime.Object, name string, dry bool, make func() error) error {
+func (w *world) change(what string, object runtime.Object, name string, dry bool, do func() error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.killed {
@@ -117,7 +117,7 @@ func (w *world) change(what string, object runtime.Object, name string, dry bool
 		return errKilled
 	case Unanswered, KilledAfter, Lags, LagsMore, StandsStill, "":
 	}
-	if err := make(); err != nil {
+	if err := do(); err != nil {
 		w.note("%s: %v", w.calls[len(w.calls)-1].What, err)
 		return err
 	}
