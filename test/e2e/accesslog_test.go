@@ -209,4 +209,20 @@ var _ = Describe("With access logs by mutual TLS alone", Ordered, Label("accessl
 		expectRefusal(ctx, profile, legacy)
 		GinkgoWriter.Printf("the refusal was in status after %s\n", time.Since(begin).Round(time.Millisecond))
 	}, SpecTimeout(rollout))
+
+	It("E6: takes STRICT back for a pod whose plaintext is refused from then on, and names it", func(ctx SpecContext) {
+		const name = "alm-e6"
+		meshedShop(ctx, name)
+		profile := applyProfile(ctx, name, "httpbin", verified)
+		expectStage(ctx, profile, v1alpha1.StageVerifying)
+		Eventually(func() v1alpha1.Stage {
+			if _, err := mesh.Curl(ctx, legacy, "sleep", "http://httpbin."+name+":8000/ip"); err != nil {
+				return v1alpha1.Stage(err.Error())
+			}
+			return stage(ctx, profile)
+		}).WithContext(ctx).WithPolling(time.Second).Should(Equal(v1alpha1.StageRolledBack), "%s", describe(ctx, profile))
+		Expect(peerMode(ctx, name, "httpbin")).To(Equal("PERMISSIVE"))
+		Expect(condition(ctx, profile, v1alpha1.ConditionReady)).To(ContainSubstring("Callers that failed: " + legacy + "/sleep."))
+		GinkgoWriter.Printf("rolled back:\n%s\n", describe(ctx, profile))
+	}, SpecTimeout(rollout))
 })
