@@ -74,7 +74,7 @@ var _ = Describe("With Prometheus as the source", Ordered, Label("prometheus"), 
 
 	It("E2: goes to STRICT and Enforced when the client is in the mesh, without a failure", func(ctx SpecContext) {
 		begin := time.Now()
-		moveIn(ctx, legacy, "cron")
+		moveIn(ctx, legacy)
 		expectStage(ctx, profile, v1alpha1.StageEnforced)
 		expectStage(ctx, stream, v1alpha1.StageEnforced)
 		GinkgoWriter.Printf("from the restart to Enforced: %s\n", time.Since(begin).Round(time.Second))

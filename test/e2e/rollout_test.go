@@ -51,7 +51,7 @@ var _ = Describe("E1, E2 and E3: a legacy client, then a meshed one", Ordered, L
 
 	It("goes to STRICT and Enforced when the client is in the mesh, without a failure", func(ctx SpecContext) {
 		begin := time.Now()
-		moveIn(ctx, legacy, "cron")
+		moveIn(ctx, legacy)
 		expectStage(ctx, profile, v1alpha1.StageObserving)
 		expectStage(ctx, profile, v1alpha1.StageEnforced)
 		expectStage(ctx, stream, v1alpha1.StageEnforced)

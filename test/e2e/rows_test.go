@@ -16,13 +16,13 @@ import (
 
 // This file has the rows of docs/scenarios.md that are the same whatever the operator observes by. Their names are the prefix of their namespaces.
 
-// moveIn takes a client outside the mesh into it.
-func moveIn(ctx context.Context, namespace, app string) {
+// moveIn takes the client cron, which is outside the mesh, into it.
+func moveIn(ctx context.Context, namespace string) {
 	GinkgoHelper()
 	Expect(mesh.Namespace(ctx, namespace, true)).To(Succeed())
-	_, err := mesh.Kubectl(ctx, "rollout", "restart", "deployment/"+app, "-n", namespace)
+	_, err := mesh.Kubectl(ctx, "rollout", "restart", "deployment/cron", "-n", namespace)
 	Expect(err).NotTo(HaveOccurred())
-	Expect(mesh.WaitReady(ctx, namespace, "app="+app)).To(Succeed())
+	Expect(mesh.WaitReady(ctx, namespace, "app=cron")).To(Succeed())
 }
 
 // expectNamedThenMoved is E1 and E2 with access logs: who sends plaintext is named and served, and once it is in the mesh STRICT comes
@@ -42,7 +42,7 @@ func expectNamedThenMoved(ctx context.Context, name string) {
 	Expect(mesh.Totals(ctx, legacy, "cron")).To(HaveField("Failed()", BeZero()))
 	GinkgoWriter.Printf("blocked:\n%s\n", describe(ctx, profile))
 
-	moveIn(ctx, legacy, "cron")
+	moveIn(ctx, legacy)
 	expectStage(ctx, profile, v1alpha1.StageEnforced)
 	Expect(peerMode(ctx, name, "httpbin")).To(Equal("STRICT"))
 	Expect(plaintextCallers(ctx, profile)()).NotTo(ContainElement(HaveField("Refused", true)))
@@ -170,7 +170,7 @@ func (f *five) expectFour(ctx context.Context) {
 // expectAll takes the fifth workload's client into the mesh and expects one object for all in the end, without a failure on the way.
 func (f *five) expectAll(ctx context.Context) {
 	GinkgoHelper()
-	moveIn(ctx, f.legacy, "cron")
+	moveIn(ctx, f.legacy)
 	Eventually(func() string { return peers(ctx, f.shop) }).WithContext(ctx).WithTimeout(rollout).Should(Equal("=STRICT "), "%s", describe(ctx, f.profile))
 	expectStage(ctx, f.profile, v1alpha1.StageEnforced)
 	Expect(condition(ctx, f.profile, v1alpha1.ConditionReady)).To(HavePrefix("True/Ready"))
