@@ -273,10 +273,13 @@ func constantsByType() map[string][]string {
 func typeAt(path string) string {
 	GinkgoHelper()
 	current := reflect.TypeFor[v1alpha1.ServiceSecurityProfile]()
-	for _, step := range strings.Split(strings.ReplaceAll(path, "[*]", ""), ".") {
+	element := func() {
 		for current.Kind() == reflect.Pointer || current.Kind() == reflect.Slice {
 			current = current.Elem()
 		}
+	}
+	for _, step := range strings.Split(strings.ReplaceAll(path, "[*]", ""), ".") {
+		element()
 		at := slices.IndexFunc(reflect.VisibleFields(current), func(field reflect.StructField) bool {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			return name == step
@@ -284,5 +287,6 @@ func typeAt(path string) string {
 		Expect(at).To(BeNumerically(">=", 0), "%s has no %s", current, step)
 		current = reflect.VisibleFields(current)[at].Type
 	}
+	element()
 	return current.Name()
 }
