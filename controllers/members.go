@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
@@ -74,7 +75,7 @@ func (p *run) member(m facts.Member) *run {
 	}
 	known, ok := p.known.members[m.Name]
 	if !ok {
-		known = &knowledge{uid: p.known.uid, began: p.out.Now, observed: observerKey(m.Profile)}
+		known = &knowledge{uid: p.known.uid, began: p.out.Now, observed: observerKey(m.Profile.UID, m.Profile.Name)}
 		p.known.members[m.Name] = known
 	}
 	m.Facts.UnchangedFor = known.unchangedFor(m.Facts, p.out.Now)
@@ -239,6 +240,4 @@ func (p *run) expectMembers() {
 }
 
 // observerKey tells what an observer remembers of one profile, or of one workload of its, from all else.
-func observerKey(profile *v1alpha1.ServiceSecurityProfile) string {
-	return string(profile.UID) + "/" + profile.Name
-}
+func observerKey(uid types.UID, name string) string { return string(uid) + "/" + name }

@@ -65,7 +65,7 @@ func (r *Reconciler) remember(name types.NamespacedName, uid types.UID, now time
 		ok = false
 	}
 	if !ok {
-		known = &knowledge{uid: uid, began: now, observed: string(uid) + "/" + name.Name}
+		known = &knowledge{uid: uid, began: now, observed: observerKey(uid, name.Name)}
 		r.memory.profiles[name] = known
 	}
 	return known

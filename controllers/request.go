@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/rollout"
@@ -32,14 +30,14 @@ func (r *Reconciler) tooShort(spec rollout.Spec) *facts.Problem {
 // request asks for an observation of the target's proxies.
 func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f facts.Facts, now time.Time) traffic.Request {
 	out := traffic.Request{
-		Profile: observerKey(profile), Created: profile.CreationTimestamp.Time, Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
+		Profile: observerKey(profile.UID, profile.Name), Created: profile.CreationTimestamp.Time, Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
 		RequireSeries: spec.MinRequests > 0, Window: spec.ObservationWindow,
 		Proxies: proxies(f), Readings: f.Live || verifying(profile, f),
 		// What STRICT refuses nobody counts, also where status does not know of the switch.
 		Unobserved: rollout.Hidden(f) || rollout.Refused(f),
 	}
 	if mtls := profile.Status.MTLS; mtls != nil {
-		out.CleanSince, out.Evidence, out.Callers = instant(mtls.CleanSinceTime), mtls.Evidence, mtls.PlaintextCallers
+		out.CleanSince, out.Evidence, out.Callers = rollout.PreviousOf(profile.Status).CleanSince, mtls.Evidence, mtls.PlaintextCallers
 		if out.CleanSince.After(now) {
 			// Status rounds it up to the second. A clock that is behind is told by the evidence's own time.
 			out.CleanSince = now
@@ -71,11 +69,4 @@ func proxies(f facts.Facts) []traffic.Proxy {
 func digest(selector map[string]string) string {
 	sum := sha256.Sum256(fmt.Append(nil, selector))
 	return hex.EncodeToString(sum[:8])
-}
-
-func instant(t *metav1.Time) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return t.Time
 }

@@ -51,7 +51,7 @@ func (p *run) watch(ctx context.Context) {
 	within, cancel := context.WithTimeout(ctx, callsTimeout)
 	defer cancel()
 	p.known.calls.Note(p.Calls.Calls(within, traffic.CallsRequest{
-		Profile: observerKey(p.profile), Services: services(p.out.Facts, p.profile.Namespace, p.Resolver), Callers: callers,
+		Profile: p.known.observed, Services: services(p.out.Facts, p.profile.Namespace, p.Resolver), Callers: callers,
 	}), switched)
 }
 

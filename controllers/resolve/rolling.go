@@ -55,13 +55,7 @@ func (res *resolution) onItsWay() bool {
 
 // strictInForce says whether every port that is to be STRICT is, by the profile's own object or by what it inherits.
 func (res *resolution) strictInForce() bool {
-	own, now := res.facts.Policy, facts.Form{Mode: res.facts.Inherited}
-	if own.Exists && maps.Equal(own.Selector, res.facts.Target.Selector) {
-		now.Ports = own.Form.Ports
-		if own.Form.Mode != "" {
-			now.Mode = own.Form.Mode
-		}
-	}
+	now := res.facts.InForce()
 	asked := facts.Form{Mode: res.profile.Spec.MTLS.Mode, Ports: map[int32]v1alpha1.Mode{}}
 	ports := append([]int32{0}, slices.Collect(maps.Keys(now.Ports))...)
 	for _, exception := range res.profile.Spec.MTLS.PortLevel {

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/apply"
 	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/traffic"
 )
@@ -69,7 +70,7 @@ func written(in Input) bool {
 	if in.Applied.PeerHeld {
 		return false
 	}
-	return in.ApplyError == nil || in.Decision.Keep || in.Decision.Form.Empty() || in.Applied.Holds("PeerAuthentication", facts.PeerName(in.Profile))
+	return in.ApplyError == nil || in.Decision.Keep || in.Decision.Form.Empty() || in.Applied.Holds(apply.PeerAuthentication, facts.PeerName(in.Profile))
 }
 
 // unmoved says that the decision is to move the rollout to another stage by a write that did not happen.

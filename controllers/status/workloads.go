@@ -2,6 +2,7 @@ package status
 
 import (
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/apply"
 	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/rollout"
 )
@@ -47,7 +48,7 @@ func absent(in Input, present []v1alpha1.WorkloadRollout) []v1alpha1.WorkloadRol
 	}
 	var all []v1alpha1.WorkloadRollout
 	for _, one := range in.Profile.Status.MTLS.Rollouts {
-		if !told[one.Name] && len(present)+len(all) < v1alpha1.MaxRollouts && in.Applied.Holds("PeerAuthentication", facts.MemberName(in.Profile.Name, one.Name)) {
+		if !told[one.Name] && len(present)+len(all) < v1alpha1.MaxRollouts && in.Applied.Holds(apply.PeerAuthentication, facts.MemberName(in.Profile.Name, one.Name)) {
 			all = append(all, one)
 		}
 	}
