@@ -12,4 +12,7 @@ const (
 	// AnnotationPreviousMode beside AnnotationSwitchedAt is what was in force before and what a rollback returns to, such
 	// as "Permissive" or "Strict,9443=Permissive".
 	AnnotationPreviousMode = "servicesecurity.dev/previous-mode"
+	// AnnotationRolledBack on an owned PeerAuthentication says when STRICT was last taken back, in JSON: generation of the spec,
+	// attempts that had ended so, time (RFC 3339). It is written with the mode, and goes when STRICT has been verified.
+	AnnotationRolledBack = "servicesecurity.dev/rolled-back"
 )

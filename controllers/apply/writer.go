@@ -155,7 +155,9 @@ func (w *writer) adoptable(k kind, live client.Object) error {
 }
 
 // ownAnnotations are those that only the operator sets on its objects.
-var ownAnnotations = []string{v1alpha1.AnnotationSwitchedAt, v1alpha1.AnnotationPreviousMode, istio.AnnotationDryRun}
+var ownAnnotations = []string{
+	v1alpha1.AnnotationSwitchedAt, v1alpha1.AnnotationPreviousMode, v1alpha1.AnnotationRolledBack, istio.AnnotationDryRun,
+}
 
 // dress gives an object the owners, labels and annotations that it must have, and leaves those of others alone.
 func (w *writer) dress(object, want client.Object) error {

@@ -351,6 +351,8 @@ type Policy struct {
 	SwitchedAt time.Time
 	// Previous is what a rollback returns to; empty if not known.
 	Previous Form
+	// RolledBack is the last rollback, until STRICT has passed its verification; zero without one.
+	RolledBack Rollback
 }
 
 // TLS is what a DestinationRule makes clients do.

@@ -98,12 +98,21 @@ func attach(a plan.Attachment) (*typeapi.WorkloadSelector, []*typeapi.PolicyTarg
 }
 
 func switchAnnotations(peer plan.Peer) map[string]string {
-	if peer.SwitchedAt.IsZero() {
-		return nil
+	var annotations map[string]string
+	note := func(key, value string) {
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		annotations[key] = value
 	}
-	annotations := map[string]string{v1alpha1.AnnotationSwitchedAt: peer.SwitchedAt.UTC().Format(time.RFC3339Nano)}
-	if !peer.Previous.Empty() {
-		annotations[v1alpha1.AnnotationPreviousMode] = peer.Previous.String()
+	if !peer.SwitchedAt.IsZero() {
+		note(v1alpha1.AnnotationSwitchedAt, peer.SwitchedAt.UTC().Format(time.RFC3339Nano))
+		if !peer.Previous.Empty() {
+			note(v1alpha1.AnnotationPreviousMode, peer.Previous.String())
+		}
+	}
+	if !peer.RolledBack.Time.IsZero() {
+		note(v1alpha1.AnnotationRolledBack, peer.RolledBack.String())
 	}
 	return annotations
 }

@@ -17,7 +17,7 @@ func (i *Intent) members(d rollout.Decision) {
 		case m.Written():
 			i.Members = append(i.Members, Peer{
 				Name: m.Object, Selector: maps.Clone(m.Facts.Target.Selector), Form: m.Decision.Form,
-				SwitchedAt: m.Decision.SwitchedAt, Previous: m.Decision.Previous,
+				SwitchedAt: m.Decision.SwitchedAt, Previous: m.Decision.Previous, RolledBack: m.Decision.RolledBack,
 			})
 		}
 	}

@@ -58,9 +58,10 @@ type Peer struct {
 	// Selector of the pods; empty for a whole namespace or mesh.
 	Selector map[string]string
 	Form     facts.Form
-	// SwitchedAt and Previous are noted on the object while its verification is not over.
+	// SwitchedAt and Previous are noted on the object while its verification is not over, and RolledBack until one has passed.
 	SwitchedAt time.Time
 	Previous   facts.Form
+	RolledBack facts.Rollback
 	// AfterClients says that it must outlive the client side when the profile is deleted.
 	AfterClients bool
 }
@@ -116,7 +117,7 @@ func (i *Intent) mutualTLS(profile *v1alpha1.ServiceSecurityProfile, f facts.Fac
 	}
 	i.Peer = &Peer{
 		Name: facts.PeerName(profile), Selector: maps.Clone(f.Target.Selector), Form: d.Form,
-		SwitchedAt: d.SwitchedAt, Previous: d.Previous,
+		SwitchedAt: d.SwitchedAt, Previous: d.Previous, RolledBack: d.RolledBack,
 		AfterClients: d.Form.Mode == v1alpha1.ModeDisabled && len(i.Clients) > 0,
 	}
 }

@@ -342,12 +342,15 @@ func describePolicy(policy *securityv1.PeerAuthentication, profile *v1alpha1.Ser
 	if !metav1.IsControlledBy(policy, profile) {
 		return described
 	}
-	// Both are hints for a rollout whose status was lost. One that cannot be read is as good as none.
+	// They are for a rollout whose status was lost, or not written. One that cannot be read is as good as none.
 	if switched, err := time.Parse(time.RFC3339, policy.Annotations[v1alpha1.AnnotationSwitchedAt]); err == nil {
 		described.SwitchedAt = switched
 	}
 	if previous, err := facts.ParseForm(policy.Annotations[v1alpha1.AnnotationPreviousMode]); err == nil {
 		described.Previous = previous
+	}
+	if rolledBack, err := facts.ParseRollback(policy.Annotations[v1alpha1.AnnotationRolledBack]); err == nil {
+		described.RolledBack = rolledBack
 	}
 	return described
 }

@@ -128,8 +128,15 @@ func TestDescribePolicy(t *testing.T) {
 				Previous: facts.Form{Mode: strict, Ports: map[int32]v1alpha1.Mode{9443: permissive}},
 			},
 		},
+		"rolled back": {
+			owned(newPolicy("foo", "web", 0, web, permissive, annotated(v1alpha1.AnnotationRolledBack, `{"generation":2,"attempts":1,"time":"2026-01-01T00:07:00Z"}`)), profile),
+			facts.Policy{
+				Exists: true, Owned: true, Selector: web, Form: facts.Form{Mode: permissive},
+				RolledBack: facts.Rollback{Generation: 2, Attempts: 1, Time: epoch.Add(7 * time.Minute)},
+			},
+		},
 		"annotations that cannot be read": {
-			owned(newPolicy("foo", "web", 0, web, strict, annotated(switched, "yesterday", previous, "PERMISSIVE")), profile),
+			owned(newPolicy("foo", "web", 0, web, strict, annotated(switched, "yesterday", previous, "PERMISSIVE", v1alpha1.AnnotationRolledBack, "yesterday")), profile),
 			facts.Policy{Exists: true, Owned: true, Selector: web, Form: facts.Form{Mode: strict}},
 		},
 		"waits for its adoption; its annotations are its owner's": {

@@ -16,6 +16,8 @@ type Decision struct {
 	// SwitchedAt and Previous are kept with STRICT while its verification is not over; SwitchedAt is zero otherwise.
 	SwitchedAt time.Time
 	Previous   facts.Form
+	// RolledBack is kept on the object from a rollback until STRICT has been verified; zero otherwise.
+	RolledBack facts.Rollback
 	// Rules are the DestinationRules that must be there, ordered by host; others of the profile must go.
 	Rules []Rule
 	// Exempt are the hosts that need rules without tls beside the one for a wildcard.
@@ -70,6 +72,7 @@ func (d Decision) Held(target facts.Target, before facts.Policy) facts.Policy {
 	}
 	return facts.Policy{
 		Exists: true, Owned: true, Form: d.Form, Selector: target.Selector, SwitchedAt: d.SwitchedAt, Previous: d.Previous,
+		RolledBack: d.RolledBack,
 	}
 }
 

@@ -135,10 +135,10 @@ var events = []event{
 		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "Observing", "Verifying", "Enforced", "RolledBack",
 	}},
 	{"status is lost", func(in *rollout.Input) { in.Previous = rollout.Previous{} }, [8]string{
-		"Observing → PERMISSIVE", "Observing", "Verifying → STRICT", "Blocked", "AwaitingApproval", "Verifying", "Enforced", "Observing",
+		"Observing → PERMISSIVE", "Observing", "Verifying → STRICT", "Blocked", "AwaitingApproval", "Verifying", "Enforced", "RolledBack",
 	}},
 	{"status is lost in a restart", func(in *rollout.Input) { restarted(in); in.Previous, in.Seen.Since = rollout.Previous{}, in.Now }, [8]string{
-		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "Observing", "Verifying", "Enforced", "Observing",
+		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "Observing", "Verifying", "Enforced", "RolledBack",
 	}},
 	{"status is edited: Enforced", func(in *rollout.Input) { in.Previous.Stage = v1alpha1.StageEnforced }, [8]string{
 		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "Observing", "Verifying", "Enforced", "Observing",
@@ -193,7 +193,7 @@ var events = []event{
 		wholeWindow(in)
 		in.Spec.Approval, in.Previous = v1alpha1.ApprovalManual, rollout.Previous{}
 	}, [8]string{
-		"AwaitingApproval → PERMISSIVE", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "Verifying", "Enforced", "AwaitingApproval",
+		"AwaitingApproval → PERMISSIVE", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "Verifying", "Enforced", "RolledBack",
 	}},
 	{"a whole window without plaintext, with approval: Manual", func(in *rollout.Input) {
 		pass(in, window)
@@ -202,7 +202,7 @@ var events = []event{
 		"AwaitingApproval → PERMISSIVE", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "AwaitingApproval", "Enforced", "Enforced", "Observing",
 	}},
 	{"status is lost after a whole window", func(in *rollout.Input) { wholeWindow(in); in.Previous = rollout.Previous{} }, [8]string{
-		"Verifying → STRICT", "Verifying → STRICT", "Verifying → STRICT", "Verifying → STRICT", "AwaitingApproval", "Verifying", "Enforced", "Verifying → STRICT",
+		"Verifying → STRICT", "Verifying → STRICT", "Verifying → STRICT", "Verifying → STRICT", "AwaitingApproval", "Verifying", "Enforced", "RolledBack",
 	}},
 	{"STRICT was written, and status was not", switchedUnseen, [8]string{
 		"Verifying", "Verifying", "Verifying", "Verifying", "Verifying", "Verifying", "Verifying", "RolledBack → PERMISSIVE",

@@ -180,6 +180,9 @@ func (h *history) evidence(in rollout.Input, d rollout.Decision) {
 			if clean := w.uptime - since; clean < in.Spec.ObservationWindow {
 				h.failf("(a) port %d becomes STRICT after %s of evidence, not %s", port, clean, in.Spec.ObservationWindow)
 			}
+			if over := w.rest.over(in.Spec.Generation); w.uptime < over {
+				h.failf("(a) port %d becomes STRICT again %s before the back-off is over", port, over-w.uptime)
+			}
 			if !d.Switched {
 				h.failf("(a) port %d becomes STRICT, and the decision is no switch", port)
 			}
@@ -279,6 +282,7 @@ func (h *history) edit(what string, change func(*rollout.Spec)) {
 func (h *history) tamper(policy facts.Policy) {
 	w := h.w
 	w.policy, w.changed, w.tampered = policy, w.uptime, true
+	w.rest.object = w.rest.object || !policy.Exists
 	for _, port := range worldPorts {
 		w.unobserved[port] = w.uptime
 	}
@@ -303,10 +307,14 @@ var actions = []func(*history, byte){
 	func(h *history, arg byte) { h.w.scrapeFails = arg%3 == 0; h.note("scrape fails: %t", h.w.scrapeFails) },
 	func(h *history, arg byte) { h.w.fault = fault(arg % 4); h.note("fault %d", h.w.fault) },
 	func(h *history, _ byte) { h.note("restart"); h.w.restart() },
-	func(h *history, _ byte) { h.note("status lost"); h.w.status = rollout.Previous{} },
+	func(h *history, _ byte) {
+		h.note("status lost")
+		h.w.status, h.w.rest.status = rollout.Previous{}, true
+	},
 	func(h *history, arg byte) {
 		jumps := []time.Duration{-24 * time.Hour, -time.Hour, -time.Minute, time.Minute, time.Hour, 24 * time.Hour, -10 * time.Second}
 		h.w.ahead += pick(jumps, arg)
+		h.w.rest.clock = true
 		h.note("clock jumps %s", pick(jumps, arg))
 	},
 	func(h *history, arg byte) {
@@ -361,7 +369,7 @@ var actions = []func(*history, byte){
 		h.note("parent %s", mode)
 	},
 	func(h *history, arg byte) {
-		h.w.target = map[string]string{"app": "httpbin", "version": fmt.Sprint(arg % 3)}
+		h.w.target, h.w.rest.object = map[string]string{"app": "httpbin", "version": fmt.Sprint(arg % 3)}, true
 		h.note("selector %v", h.w.target)
 	},
 	func(h *history, arg byte) {

@@ -111,6 +111,7 @@ func enforced() rollout.Input {
 
 func rolledBack() rollout.Input {
 	in := base()
+	in.Facts.Policy.RolledBack = facts.Rollback{Generation: 1, Attempts: 1, Time: noon.Add(-5 * time.Minute)}
 	in.Previous = rollout.Previous{
 		Generation: 1, Stage: v1alpha1.StageRolledBack, Inherited: v1alpha1.ModePermissive, Attempts: 1, NextAttempt: noon.Add(10 * time.Minute),
 	}

@@ -17,6 +17,7 @@ import (
 // state has only ages: two that differ in when they are reached are one.
 const (
 	searchDepth   = 4
+	searchFaults  = 2 // failing writes in a history
 	tick          = 5 * time.Minute
 	searchWindow  = 4
 	searchVerify  = 2
@@ -30,6 +31,9 @@ const (
 type node struct {
 	own      uint8 // the PeerAuthentication: none, PERMISSIVE, STRICT
 	switched int8  // age of its annotation
+	rolled   int8  // and of the one that tells of the last rollback
+	rolledN  int8  // how many there were
+	rolledIn bool  // under the spec as it is now
 	fresh    bool  // it has not settled
 	parent   bool  // STRICT is inherited
 
@@ -50,7 +54,7 @@ type node struct {
 	truth                       int8 // ticks under complete observation without plaintext
 	turned, tampered, sawStrict bool
 	unrecorded                  bool // STRICT was written, and status did not live to see it
-	faulted                     bool // a write failed
+	faults                      int8 // writes that failed
 }
 
 const (
@@ -63,7 +67,7 @@ func (n node) strict() bool { return n.own == ownStrict || n.own == ownNone && n
 
 // age lets ticks go by.
 func (n node) age(ticks int8) node {
-	for _, a := range []*int8{&n.switched, &n.clean, &n.plain, &n.attempt, &n.annotated, &n.approved, &n.since, &n.seen} {
+	for _, a := range []*int8{&n.switched, &n.rolled, &n.clean, &n.plain, &n.attempt, &n.annotated, &n.approved, &n.since, &n.seen} {
 		if *a != nothing {
 			*a = min(*a+ticks, oldest)
 		}
@@ -145,6 +149,9 @@ func (n node) input(live bool) rollout.Input {
 		Held: n.policy(n.held), Now: noon, Interval: tick, Settle: settle,
 	}
 	in.Facts.Policy.SwitchedAt = when(n.switched)
+	if n.rolled != nothing {
+		in.Facts.Policy.RolledBack = facts.Rollback{Generation: choose[int64](n.rolledIn, 2, 1), Attempts: int32(n.rolledN), Time: when(n.rolled)}
+	}
 	if n.switched != nothing {
 		in.Facts.Policy.Previous = permissive
 		if n.held == ownStrict {
@@ -226,7 +233,10 @@ type happening struct {
 }
 
 func spec(change func(n *node)) func(n *node) {
-	return func(n *node) { change(n); n.edited, n.annotated, n.approved = true, nothing, nothing }
+	return func(n *node) {
+		change(n)
+		n.edited, n.annotated, n.approved, n.rolledIn = true, nothing, nothing, false
+	}
 }
 
 func passes(ticks int8) func(n *node) { return func(n *node) { *n = n.age(ticks) } }
@@ -243,11 +253,14 @@ func restarts(missed bool) func(n *node) {
 
 func becomes(own uint8) func(n *node) {
 	return func(n *node) {
-		if n.own == ownNone && own == ownPermissive || n.unrecorded && (own == ownNone || n.switched == nothing) {
+		if n.own == ownNone && own == ownPermissive || n.unrecorded && (own == ownNone || n.switched == nothing && n.rolled == nothing) {
 			// Nobody can know of STRICT that went before anything noted it.
 			return
 		}
-		n.own, n.switched, n.fresh, n.tampered = own, choose(own == ownNone, nothing, n.switched), true, true
+		n.own, n.fresh, n.tampered = own, true, true
+		if own == ownNone {
+			n.switched, n.rolled, n.rolledN, n.rolledIn = nothing, nothing, 0, false
+		}
 	}
 }
 
@@ -292,7 +305,7 @@ var happenings = []happening{
 	{"a pod without a sidecar comes or goes", func(n *node) { n.outsider = !n.outsider }, faultNone},
 	{"an older policy comes or goes", func(n *node) { n.rival = !n.rival }, faultNone},
 	{"the clock goes back an hour", func(n *node) {
-		for _, a := range []*int8{&n.switched, &n.clean, &n.plain, &n.attempt, &n.annotated, &n.approved, &n.seen} {
+		for _, a := range []*int8{&n.switched, &n.rolled, &n.clean, &n.plain, &n.attempt, &n.annotated, &n.approved, &n.seen} {
 			if *a != nothing {
 				*a -= 12
 			}
@@ -374,6 +387,10 @@ func (n node) write(d rollout.Decision) node {
 	}
 	n.unrecorded = n.unrecorded || own == ownStrict
 	n.own, n.switched, n.tampered, n.turned = own, ageOf(d.SwitchedAt), false, n.turned && n.parent && own != ownStrict
+	n.rolled, n.rolledN, n.rolledIn = nothing, 0, false
+	if last := d.RolledBack; own != ownNone && !last.Time.IsZero() {
+		n.rolled, n.rolledN, n.rolledIn = ageOf(last.Time), int8(last.Attempts), last.Generation == 2
+	}
 	return n.spoil()
 }
 
@@ -434,7 +451,7 @@ func (n node) tightened(d rollout.Decision) string {
 // rest says whether the rollout reaches its end once nothing happens any more; a spec that is released counts as one.
 func (n node) rest() bool {
 	n.open, n.gap, n.outsider, n.rival, n.failing, n.deaf = false, false, false, false, false, false
-	n.permissive, n.manual, n.suspended, n.immediate, n.edited = false, false, false, false, true
+	n.permissive, n.manual, n.suspended, n.immediate, n.edited, n.rolledIn = false, false, false, false, true, false
 	n, _, _ = n.reconcile(faultNone)
 	for range 16 {
 		n, _, _ = n.age(1).reconcile(faultNone)
@@ -445,7 +462,7 @@ func (n node) rest() bool {
 // searchBegins are a new profile, and what becomes of it on the straight way to each of the other stages.
 func searchBegins() []node {
 	n := node{
-		switched: nothing, annotated: nothing, clean: nothing, plain: nothing, attempt: nothing, approved: nothing, seen: nothing, lost: true,
+		switched: nothing, rolled: nothing, annotated: nothing, clean: nothing, plain: nothing, attempt: nothing, approved: nothing, seen: nothing, lost: true,
 	}
 	begins := []node{n}
 	step := func(change func(*node)) {
@@ -508,10 +525,12 @@ func TestSearch(t *testing.T) {
 			for i, h := range happenings {
 				moved := n
 				h.do(&moved)
-				if moved.faulted && h.fault != faultNone {
-					continue // one failing write a history
+				if h.fault != faultNone {
+					moved.faults++
 				}
-				moved.faulted = moved.faulted || h.fault != faultNone
+				if moved.faults > searchFaults {
+					continue
+				}
 				next, in, d := moved.reconcile(h.fault)
 				edges++
 				if wrong := moved.spoil().edge(in, d); wrong != "" {

@@ -51,7 +51,7 @@ func rolledBack(in Input, d *Decision) bool {
 	switch {
 	case unrecorded(in):
 		d.Stage, d.Approval = v1alpha1.StageRolledBack, nil
-		count(in, d)
+		recount(in, d)
 		return true
 	case in.Previous.Stage != v1alpha1.StageRolledBack || !sameSpec(in):
 		return false
@@ -64,12 +64,10 @@ func rolledBack(in Input, d *Decision) bool {
 	return true
 }
 
-// unrecorded: the profile was verifying, and its object says PERMISSIVE: a rollback that status did not live to see. It
-// counts, or attempts would have no bound.
+// unrecorded is a rollback that status did not live to see: the object tells of it, or the profile was verifying and the
+// object says PERMISSIVE. It counts, or attempts would have no bound.
 func unrecorded(in Input) bool {
-	own := in.Facts.Policy
-	return in.Previous.Stage == v1alpha1.StageVerifying && sameSpec(in) && own.Exists && own.Owned &&
-		maps.Equal(own.Selector, in.Facts.Target.Selector)
+	return sameSpec(in) && in.Previous.Stage == v1alpha1.StageVerifying && speaks(in.Facts) || recorded(in) > counted(in)
 }
 
 // cleanSince is the start of the plaintext-free, fully observed stretch; zero if there is none. It only ever moves on.
@@ -84,7 +82,10 @@ func cleanSince(in Input) time.Time {
 		// Somebody took STRICT back before status knew of it: the same.
 		return in.Now
 	}
+	last := lastRollback(in).Time
 	switch {
+	case !before.IsZero() && before.Before(last):
+		return in.Now // the same, with STRICT taken back by this operator
 	case Hidden(in.Facts):
 		return time.Time{}
 	case in.Previous.Unobserved:
@@ -95,7 +96,7 @@ func cleanSince(in Input) time.Time {
 	case in.Seen.Since.IsZero():
 		return in.Now
 	}
-	return notAfter(latest(in.Seen.Since, lastPlaintext(in), before), in.Now)
+	return notAfter(latest(in.Seen.Since, lastPlaintext(in), before, last), in.Now)
 }
 
 // hiding are the gates behind which a part of the target takes traffic that no proxy counts, so that no stretch may
@@ -113,8 +114,12 @@ func Unobserved(blockers []v1alpha1.Blocker) bool {
 // Refused says whether the target's own object tells of a switch whose verification is not over, so that STRICT refused
 // what nobody counted.
 func Refused(f facts.Facts) bool {
-	own := f.Policy
-	return own.Exists && own.Owned && !own.SwitchedAt.IsZero() && maps.Equal(own.Selector, f.Target.Selector)
+	return speaks(f) && !f.Policy.SwitchedAt.IsZero()
+}
+
+// speaks says that the profile has an object, and that it is for the target's pods.
+func speaks(f facts.Facts) bool {
+	return f.Policy.Exists && f.Policy.Owned && maps.Equal(f.Policy.Selector, f.Target.Selector)
 }
 
 // Hidden says whether the target takes traffic now that no proxy's metrics show.

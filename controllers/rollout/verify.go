@@ -59,6 +59,7 @@ func verify(in Input, d *Decision, open facts.Policy) {
 	if sameSpec(in) && in.Previous.Stage == v1alpha1.StageRolledBack && rollBack(in, d, open.Previous) {
 		// The rollback was written already, and the object was read before that: it counts once.
 		d.Attempts, d.NextAttempt = attempts(in), nextAttempt(in)
+		d.RolledBack = facts.Rollback{Generation: in.Spec.Generation, Attempts: max(d.Attempts, 1), Time: in.Now}
 		return
 	}
 	if len(in.FailingCallers) > 0 {
@@ -126,9 +127,25 @@ func rollBack(in Input, d *Decision, before facts.Form) bool {
 
 // count counts a rollback, and says when the next attempt starts, if there is one.
 func count(in Input, d *Decision) {
-	d.Attempts = min(attempts(in)+1, maxAttempts)
+	d.RolledBack = facts.Rollback{Generation: in.Spec.Generation, Attempts: min(attempts(in)+1, maxAttempts), Time: in.Now}
+	d.await()
+}
+
+// recount counts a rollback of which status does not know, as the object tells it.
+func recount(in Input, d *Decision) {
+	if recorded(in) <= counted(in) {
+		count(in, d)
+		return
+	}
+	d.RolledBack = lastRollback(in)
+	d.await()
+}
+
+// await says how many attempts were made and when the next one starts, if there is one.
+func (d *Decision) await() {
+	d.Attempts = d.RolledBack.Attempts
 	if d.Attempts < maxAttempts {
-		d.NextAttempt = in.Now.Add(backOff(d.Attempts))
+		d.NextAttempt = d.RolledBack.Time.Add(backOff(d.Attempts))
 	}
 }
 
@@ -145,9 +162,32 @@ func nextAttempt(in Input) time.Time {
 func sameSpec(in Input) bool { return in.Previous.Generation == in.Spec.Generation }
 
 // attempts ended in a rollback since the spec last changed.
-func attempts(in Input) int32 {
+func attempts(in Input) int32 { return max(counted(in), recorded(in)) }
+
+// counted are the attempts that status knows of.
+func counted(in Input) int32 {
 	if !sameSpec(in) {
 		return 0
 	}
 	return min(max(in.Previous.Attempts, 0), maxAttempts)
+}
+
+// recorded are the attempts that the object tells of.
+func recorded(in Input) int32 {
+	last := lastRollback(in)
+	if last.Generation != in.Spec.Generation {
+		return 0
+	}
+	return last.Attempts
+}
+
+// lastRollback is what the profile's object tells of the last rollback; zero if it tells of none. One from the future is
+// the work of a clock that was ahead, and is written anew.
+func lastRollback(in Input) facts.Rollback {
+	if !speaks(in.Facts) {
+		return facts.Rollback{}
+	}
+	last := in.Facts.Policy.RolledBack
+	last.Attempts, last.Time = min(last.Attempts, maxAttempts), notAfter(last.Time, in.Now)
+	return last
 }

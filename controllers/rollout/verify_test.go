@@ -111,6 +111,13 @@ func TestRollBack(t *testing.T) {
 			if !got.Form.Equal(tc.wantForm) || got.Stage != tc.wantStage || got.Attempts != tc.wantAttempts || next != tc.wantNext {
 				t.Errorf("got %q, %s, %d attempts, the next in %s", got.Form, got.Stage, got.Attempts, next)
 			}
+			want := facts.Rollback{}
+			if tc.wantStage == v1alpha1.StageRolledBack {
+				want = facts.Rollback{Generation: in.Spec.Generation, Attempts: tc.wantAttempts, Time: in.Now}
+			}
+			if got.RolledBack != want {
+				t.Errorf("the object would say %s", got.RolledBack)
+			}
 			if named := len(got.FailedCallers) > 0; named == (tc.wantStage == v1alpha1.StageBlocked) {
 				t.Errorf("failed callers %v at stage %s", got.FailedCallers, got.Stage)
 			}
@@ -170,6 +177,73 @@ func TestBackOff(t *testing.T) {
 				t.Errorf("got blockers %v", got.Blockers)
 			}
 		})
+	}
+}
+
+// TestRollbackOnTheObject: what the object tells of a rollback counts, whatever became of status.
+func TestRollbackOnTheObject(t *testing.T) {
+	seen := func(attempts int32, ago time.Duration) func(*rollout.Input) {
+		return func(in *rollout.Input) {
+			in.Facts.Policy.RolledBack = facts.Rollback{Generation: 1, Attempts: attempts, Time: in.Now.Add(-ago)}
+		}
+	}
+	knows := func(attempts int32) func(*rollout.Input) {
+		return func(in *rollout.Input) { in.Previous.Attempts = attempts }
+	}
+	tests := map[string]struct {
+		edits        []func(*rollout.Input)
+		wantStage    v1alpha1.Stage
+		wantAttempts int32
+		wantNext     time.Duration
+		wantStretch  bool // goes on
+	}{
+		"status does not know":             {[]func(*rollout.Input){seen(1, time.Minute)}, v1alpha1.StageRolledBack, 1, 14 * time.Minute, false},
+		"status does not know the second":  {[]func(*rollout.Input){seen(2, time.Minute), knows(1)}, v1alpha1.StageRolledBack, 2, 59 * time.Minute, false},
+		"status does not know the last":    {[]func(*rollout.Input){seen(3, time.Minute), knows(2)}, v1alpha1.StageRolledBack, 3, 0, false},
+		"long ago":                         {[]func(*rollout.Input){seen(1, time.Hour)}, v1alpha1.StageRolledBack, 1, -45 * time.Minute, false},
+		"status is lost":                   {[]func(*rollout.Input){seen(1, time.Minute), func(in *rollout.Input) { in.Previous = rollout.Previous{Generation: 1} }}, v1alpha1.StageRolledBack, 1, 14 * time.Minute, false},
+		"status knows, and observes since": {[]func(*rollout.Input){seen(1, time.Hour), knows(1)}, v1alpha1.StageVerifying, 1, 0, true},
+		"status knows, its stretch is older": {
+			[]func(*rollout.Input){seen(1, time.Minute), knows(1)}, v1alpha1.StageObserving, 1, 0, false,
+		},
+		"of an older spec, whose stretch status has": {[]func(*rollout.Input){seen(2, time.Minute), edited}, v1alpha1.StageObserving, 0, 0, false},
+		"of an older spec, long ago":                 {[]func(*rollout.Input){seen(2, time.Hour), edited}, v1alpha1.StageVerifying, 0, 0, true},
+		"a clock that was ahead":                     {[]func(*rollout.Input){seen(1, -time.Hour)}, v1alpha1.StageRolledBack, 1, 15 * time.Minute, false},
+		"more than there can be":                     {[]func(*rollout.Input){seen(1<<30, time.Minute)}, v1alpha1.StageRolledBack, 3, 0, false},
+		"for other pods": {
+			[]func(*rollout.Input){seen(1, time.Minute), func(in *rollout.Input) { in.Facts.Policy.Selector = map[string]string{"app": "other"} }}, v1alpha1.StageVerifying, 0, 0, true,
+		},
+		"of somebody else": {[]func(*rollout.Input){seen(1, time.Minute), func(in *rollout.Input) { in.Facts.Policy.Owned = false }}, v1alpha1.StageVerifying, 0, 0, true},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			in := with(full(), tc.edits...)
+			got := rollout.Next(in)
+			var next time.Duration
+			if !got.NextAttempt.IsZero() {
+				next = got.NextAttempt.Sub(in.Now)
+			}
+			if got.Stage != tc.wantStage || got.Attempts != tc.wantAttempts || next != tc.wantNext {
+				t.Errorf("got %s, %d attempts, the next in %s", got.Stage, got.Attempts, next)
+			}
+			if got.Switched != tc.wantStretch {
+				t.Errorf("switched: %t", got.Switched)
+			}
+			if got.RolledBack.Time.After(in.Now) || in.Facts.Policy.Owned && tc.wantStage != v1alpha1.StageVerifying && got.RolledBack.Time.IsZero() {
+				t.Errorf("the object would say %s", got.RolledBack)
+			}
+		})
+	}
+	in := with(verifying(), seen(1, time.Hour))
+	if got := rollout.Next(in); got.RolledBack != in.Facts.Policy.RolledBack {
+		t.Errorf("while it verifies again the object would say %s", got.RolledBack)
+	}
+	in.FailingCallers, in.Previous.Attempts = []string{"bar/sleep"}, 0
+	if got := rollout.Next(in); got.Attempts != 2 || got.RolledBack.Attempts != 2 {
+		t.Errorf("the second rollback is the %dth, and the object would say %s", got.Attempts, got.RolledBack)
+	}
+	if got := rollout.Next(with(enforced(), seen(1, time.Hour))); got.RolledBack != (facts.Rollback{}) {
+		t.Errorf("Enforced, and the object would say %s", got.RolledBack)
 	}
 }
 

@@ -2,6 +2,7 @@ package rollout_test
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -52,6 +53,29 @@ type world struct {
 	unobserved map[int32]time.Duration // last moment at which the port was not observed completely
 	turned     bool                    // the parent became STRICT since status was last written
 	tampered   bool                    // the object was weakened by someone else, and the operator has not written since
+	rest       rest
+}
+
+// rest is what is owed to callers after a rollback.
+type rest struct {
+	at         time.Duration // uptime of the last rollback
+	rollbacks  int           // under the generation
+	generation int64
+	// What would tell of it: the clock was set, status was lost or not written, the object was deleted or is for other pods.
+	clock, status, object bool
+}
+
+// over is when the next attempt may begin at the earliest, in uptime.
+func (r rest) over(generation int64) time.Duration {
+	switch {
+	case r.generation != generation || r.rollbacks == 0 || r.clock || r.status && r.object:
+		return 0
+	case r.rollbacks == 1:
+		return r.at + 15*time.Minute
+	case r.rollbacks == 2:
+		return r.at + time.Hour
+	}
+	return math.MaxInt64
 }
 
 type fault byte
@@ -187,6 +211,7 @@ func (w *world) apply(in rollout.Input, d rollout.Decision) (changed bool) {
 	if f == faultBefore {
 		return false
 	}
+	w.rests(in, d)
 	changed = w.write(d)
 	if f == faultAfter {
 		return changed
@@ -198,7 +223,7 @@ func (w *world) apply(in rollout.Input, d rollout.Decision) (changed bool) {
 	if f == faultStatus {
 		return changed
 	}
-	w.turned = false
+	w.turned, w.rest.status = false, false
 	w.status = rollout.Previous{
 		Generation: in.Spec.Generation, Stage: d.Stage, Inherited: in.Facts.Inherited,
 		CleanSince: d.CleanSince.Truncate(time.Second), LastPlaintext: d.LastPlaintext.Truncate(time.Second), Enforced: d.Enforced.Truncate(time.Second),
@@ -208,6 +233,20 @@ func (w *world) apply(in rollout.Input, d rollout.Decision) (changed bool) {
 		w.status.Approval = *d.Approval
 	}
 	return changed
+}
+
+// rests notes a rollback, of which status does not know yet.
+func (w *world) rests(in rollout.Input, d rollout.Decision) {
+	weaker := slices.ContainsFunc(worldPorts, func(port int32) bool {
+		return w.live(port) == v1alpha1.ModeStrict && d.Form.At(port) != v1alpha1.ModeStrict && in.Spec.Asked.At(port) == v1alpha1.ModeStrict
+	})
+	if d.Keep || d.Stage != v1alpha1.StageRolledBack || !weaker {
+		return
+	}
+	if w.rest.generation != in.Spec.Generation {
+		w.rest = rest{generation: in.Spec.Generation}
+	}
+	w.rest = rest{at: w.uptime, rollbacks: w.rest.rollbacks + 1, generation: in.Spec.Generation, status: true}
 }
 
 func (w *world) write(d rollout.Decision) bool {
@@ -220,13 +259,13 @@ func (w *world) write(d rollout.Decision) bool {
 		// Annotations hold whole seconds, as RFC 3339 has them.
 		policy = facts.Policy{
 			Exists: true, Owned: true, Form: facts.Form{Mode: d.Form.Mode, Ports: maps.Clone(d.Form.Ports)}, Selector: maps.Clone(w.target),
-			SwitchedAt: d.SwitchedAt.Truncate(time.Second), Previous: d.Previous,
+			SwitchedAt: d.SwitchedAt.Truncate(time.Second), Previous: d.Previous, RolledBack: d.RolledBack,
 		}
 		w.tampered = false
 	}
 	rule := ruleOf(d)
 	same := policy.Exists == w.policy.Exists && policy.Form.Equal(w.policy.Form) && maps.Equal(policy.Selector, w.policy.Selector) &&
-		policy.SwitchedAt.Equal(w.policy.SwitchedAt) && maps.Equal(rule, w.rule) && (rule == nil) == (w.rule == nil)
+		policy.SwitchedAt.Equal(w.policy.SwitchedAt) && policy.RolledBack == w.policy.RolledBack && maps.Equal(rule, w.rule) && (rule == nil) == (w.rule == nil)
 	w.policy, w.rule = policy, rule
 	if !same {
 		w.changed = w.uptime

@@ -398,7 +398,7 @@ func tamper(w *world) {
 		if !w.policy.Exists {
 			return
 		}
-		w.policy.SwitchedAt, w.policy.Previous = time.Time{}, facts.Form{}
+		w.policy.SwitchedAt, w.policy.Previous, w.policy.RolledBack = time.Time{}, facts.Form{}, facts.Rollback{}
 	}
 	w.version++
 	w.diary.note(w.now, "truth", "somebody changes the PeerAuthentication from %s to %s", before, w.inForce())

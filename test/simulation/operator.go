@@ -263,6 +263,7 @@ func (r *run) write(d rollout.Decision) (changed bool, err error) {
 	case !d.Form.Empty():
 		want = facts.Policy{
 			Exists: true, Owned: true, Form: d.Form, Selector: maps.Clone(r.out.Facts.Target.Selector), SwitchedAt: d.SwitchedAt, Previous: d.Previous,
+			RolledBack: d.RolledBack,
 		}
 	}
 	if read := r.out.Facts.Policy; same(want, read) {
@@ -292,7 +293,7 @@ func (r *run) write(d rollout.Decision) (changed bool, err error) {
 }
 
 func same(a, b facts.Policy) bool {
-	return a.Exists == b.Exists && a.Form.Equal(b.Form) && a.SwitchedAt.Equal(b.SwitchedAt) && maps.Equal(a.Selector, b.Selector)
+	return a.Exists == b.Exists && a.Form.Equal(b.Form) && a.SwitchedAt.Equal(b.SwitchedAt) && a.RolledBack == b.RolledBack && maps.Equal(a.Selector, b.Selector)
 }
 
 // finish writes the status, and says when to look again.
