@@ -79,6 +79,9 @@ type Facts struct {
 	Uncounted bool
 	// RemoteClustersHidden says that it cannot be told whether there are RemoteClusters.
 	RemoteClustersHidden bool
+	// IdentityDenials are AuthorizationPolicies of anyone else, "namespace/name", that keep callers out by their identity: they
+	// would get in by plaintext. They are told while Strict is on its way or being verified.
+	IdentityDenials []string
 	// ScheduledJobs may call the target, and run less often than once in the observation window.
 	ScheduledJobs []ScheduledJob
 

@@ -221,9 +221,13 @@ func profileIssuers(profile *v1alpha1.ServiceSecurityProfile) []string {
 }
 
 func describeAccess(policy *securityv1.AuthorizationPolicy) facts.ForeignPolicy {
-	// What is no boolean, istiod takes for false.
-	dryRun, err := strconv.ParseBool(policy.Annotations[annotationDryRun])
 	return facts.ForeignPolicy{
-		Namespace: policy.Namespace, Name: policy.Name, Action: policy.Spec.GetAction().String(), DryRun: err == nil && dryRun,
+		Namespace: policy.Namespace, Name: policy.Name, Action: policy.Spec.GetAction().String(), DryRun: inDryRun(policy),
 	}
+}
+
+// inDryRun says that a policy is not in force. What is no boolean, istiod takes for false.
+func inDryRun(policy *securityv1.AuthorizationPolicy) bool {
+	dryRun, err := strconv.ParseBool(policy.Annotations[annotationDryRun])
+	return err == nil && dryRun
 }

@@ -114,6 +114,7 @@ func (r *Resolver) Resolve(ctx context.Context, profile *v1alpha1.ServiceSecurit
 		res.resolveForeign,
 		res.resolveCallers,
 		res.resolveRollout,
+		res.resolveDenials,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {

@@ -64,7 +64,8 @@ func verify(in Input, d *Decision, open facts.Policy) {
 	}
 	if len(in.FailingCallers) > 0 {
 		d.FailedCallers = slices.Clone(in.FailingCallers)
-		if in.Spec.Rollback == v1alpha1.RollbackAutomatic && !in.Spec.DeniesIdentities && rollBack(in, d, open.Previous) {
+		opens := in.Spec.DeniesIdentities || len(in.Facts.IdentityDenials) > 0
+		if in.Spec.Rollback == v1alpha1.RollbackAutomatic && !opens && rollBack(in, d, open.Previous) {
 			count(in, d)
 		}
 		return

@@ -93,6 +93,7 @@ func TestRollBack(t *testing.T) {
 		"DISABLE is inherited": {func(in *rollout.Input) { in.Facts.Inherited = v1alpha1.ModeDisabled }, permissive, v1alpha1.StageRolledBack, 1, 15 * time.Minute},
 		"rollback: Never":      {func(in *rollout.Input) { in.Spec.Rollback = v1alpha1.RollbackNever }, strict, v1alpha1.StageEnforced, 0, 0},
 		"deniedCallers":        {func(in *rollout.Input) { in.Spec.DeniesIdentities = true }, strict, v1alpha1.StageEnforced, 0, 0},
+		"a policy of somebody else denies identities": {func(in *rollout.Input) { in.Facts.IdentityDenials = []string{"foo/web-deny"} }, strict, v1alpha1.StageEnforced, 0, 0},
 		"an exception to DISABLE on its way": {func(in *rollout.Input) {
 			in.Spec.Asked = form(v1alpha1.ModeStrict, 9443, v1alpha1.ModeDisabled)
 		}, permissive, v1alpha1.StageRolledBack, 1, 15 * time.Minute},

@@ -152,7 +152,11 @@ func failedForGood(r report) string {
 		return ""
 	}
 	if failed := r.Decision.FailedCallers; len(failed) > 0 {
-		return "Callers fail since the switch to STRICT, and nothing is rolled back: " + names(failed) + "."
+		said := "Callers fail since the switch to STRICT, and nothing is rolled back: " + names(failed) + "."
+		if denials := r.Facts.IdentityDenials; len(denials) > 0 {
+			said = sentences(said, "In plaintext, callers would get in whom these AuthorizationPolicies keep out by their identity: "+names(denials)+".")
+		}
+		return said
 	}
 	return remembers(r, v1alpha1.WarningVerificationFailed)
 }
