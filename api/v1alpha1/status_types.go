@@ -397,6 +397,12 @@ type Evidence struct {
 	// +optional
 	ObservedTime *metav1.Time `json:"observedTime,omitempty"`
 
+	// sinceTime is since when these counters have shown no plaintext. After a
+	// restart no stretch is taken up that began before, whatever cleanSinceTime
+	// says.
+	// +optional
+	SinceTime *metav1.Time `json:"sinceTime,omitempty"`
+
 	// proxies is a digest of the identities of the proxies that were read: pod
 	// and start of the process.
 	// +optional

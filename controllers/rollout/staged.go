@@ -167,11 +167,6 @@ func promote(in Input, d *Decision) {
 	d.Previous = facts.Form{Mode: now.Mode, Ports: maps.Clone(now.Ports)}
 }
 
-// wholeSecond rounds up, as status does: a token must be the same before and after the stretch has been to status.
-func wholeSecond(t time.Time) time.Time {
-	return t.Add(time.Second - time.Nanosecond).Truncate(time.Second)
-}
-
 // approval says whether a person approved this switch, and keeps the approval once it was given. The token stands for
 // the generation and the clean stretch, so that plaintext seen later makes another one.
 func approval(in Input, d *Decision) bool {
@@ -179,7 +174,8 @@ func approval(in Input, d *Decision) bool {
 		d.Approval = nil
 		return true
 	}
-	since := wholeSecond(d.CleanSince).UTC().Format(time.RFC3339)
+	// The token must be the same before and after the stretch has been to status.
+	since := traffic.WholeSecond(d.CleanSince).UTC().Format(time.RFC3339)
 	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s", in.Spec.Generation, since))
 	status := v1alpha1.ApprovalStatus{
 		Token:         hex.EncodeToString(sum[:8]),

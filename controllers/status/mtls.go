@@ -155,11 +155,7 @@ func instant(t time.Time) *metav1.Time {
 	if t.IsZero() {
 		return nil
 	}
-	rounded := t.Truncate(time.Second)
-	if rounded.Before(t) {
-		rounded = rounded.Add(time.Second)
-	}
-	return &metav1.Time{Time: rounded.UTC().Round(0)}
+	return &metav1.Time{Time: traffic.WholeSecond(t).UTC().Round(0)}
 }
 
 func blockers(all []v1alpha1.Blocker) []v1alpha1.Blocker {

@@ -145,3 +145,8 @@ type Reading struct {
 	// Draining counts listeners and filter chains that still drain.
 	Draining int64
 }
+
+// WholeSecond rounds a time up, as status keeps it: what has lasted since then has lasted at least that long.
+func WholeSecond(t time.Time) time.Time {
+	return t.Add(time.Second - time.Nanosecond).Truncate(time.Second)
+}

@@ -369,7 +369,6 @@ func forgeStatus(w *world) {
 			m.Stage, m.EnforcedTime = v1alpha1.StageEnforced, at(-time.Hour)
 		case 1:
 			m.CleanSinceTime, m.EligibleTime, m.LastPlaintextTime = at(one(w, -8760*time.Hour, -w.between(0, w.now))), at(-time.Hour), nil
-			w.oracle.forged = true
 		case 2:
 			m.CleanSinceTime, m.LastPlaintextTime, m.NextAttemptTime, m.Attempts = at(8760*time.Hour), at(8760*time.Hour), at(8760*time.Hour), -7
 		case 3:

@@ -89,7 +89,6 @@ func (w *world) boot(core Core) {
 	w.operator = o
 	w.diary.note(w.now, "operator", "starts")
 	w.oracle.hold(w.now, "the operator restarted")
-	w.oracle.deceived = w.oracle.forged
 }
 
 func (o *operator) wake(at time.Duration) { o.due = min(o.due, at) }

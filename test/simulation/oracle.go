@@ -87,9 +87,8 @@ type oracle struct {
 	tampered bool
 	turned   bool // the parent became STRICT under the profile
 	judged   map[*client]bool
-	// unrecorded says that STRICT was written and status did not live to see it; forged that someone made status claim a longer
-	// stretch, and deceived that an operator started from that.
-	unrecorded, forged, deceived bool
+	// unrecorded says that STRICT was written and status did not live to see it.
+	unrecorded bool
 	// jumps of the operator's clock ahead, small ones and those that it was away for.
 	steps []step
 }
@@ -217,7 +216,6 @@ func (o *oracle) wrote(w *world, in rollout.Input, d rollout.Decision, before fa
 	if len(tightened) > 0 {
 		o.tightened(w, in, d, tightened)
 	}
-	o.deceived = o.deceived && len(tightened) == 0
 	o.tampered, o.turned = false, o.turned && w.parent == v1alpha1.ModeStrict
 }
 
@@ -311,8 +309,6 @@ func (o *oracle) excuse(w *world, u *use, window time.Duration) string {
 		return "after a pod's last word"
 	case sum > 0 && to <= w.now-window+sum:
 		return "before a window that a clock set ahead made shorter"
-	case o.deceived:
-		return "in a stretch that was edited by hand while nobody looked"
 	case u.proc == nil:
 		return "" // no proxy counts it, but that is known
 	}
@@ -374,7 +370,6 @@ func (o *oracle) stepped(w *world, since time.Duration) time.Duration {
 
 // recorded notes that a status was written.
 func (o *oracle) recorded(w *world) {
-	o.forged = false
 	if m := w.profile.Status.MTLS; m != nil && (m.Stage == v1alpha1.StageVerifying || m.Stage == v1alpha1.StageEnforced) {
 		o.unrecorded = false
 	}

@@ -216,6 +216,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: proxies
       type:
         scalar: string
+    - name: sinceTime
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
     - name: targets
       type:
         scalar: string

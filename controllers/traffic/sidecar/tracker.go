@@ -393,8 +393,11 @@ func (p *pass) start() {
 	t.since = p.now
 	e, from := t.pending, t.cleanFrom
 	t.pending = nil
-	if e == nil || e.ObservedTime == nil || from.IsZero() {
+	if e == nil || e.ObservedTime == nil || e.SinceTime == nil || from.IsZero() {
 		return
+	}
+	if since := e.SinceTime.Time; from.Before(since) {
+		from, t.cleanFrom = since, since // somebody edited status
 	}
 	plain, mutual := p.totals()
 	if why := p.missed(e, plain, mutual); why != "" {
@@ -450,8 +453,12 @@ func (p *pass) startedBefore(when time.Time) bool {
 
 func (p *pass) evidenceNow() v1alpha1.Evidence {
 	plain, mutual := p.totals()
+	since := p.since.wall
+	if p.lastPlaintext.wall.After(since) {
+		since = p.lastPlaintext.wall
+	}
 	return v1alpha1.Evidence{
-		ObservedTime: &metav1.Time{Time: p.now.wall}, Proxies: p.digest(), Targets: p.req.Targets,
+		ObservedTime: &metav1.Time{Time: p.now.wall}, SinceTime: &metav1.Time{Time: traffic.WholeSecond(since)}, Proxies: p.digest(), Targets: p.req.Targets,
 		Plaintext: plain, MutualTLS: mutual, MutualTLSInStretch: p.tracker.mutual,
 	}
 }

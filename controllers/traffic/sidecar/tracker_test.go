@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/servicesecurity/operator/controllers/traffic"
 )
@@ -122,6 +123,7 @@ func TestTracker(t *testing.T) {
 			steps: []step{
 				pod("a"), read, next, operatorRestarts, request(func(r *traffic.Request) {
 					r.Created, r.CleanSince = epoch, epoch.Add(-8760*time.Hour)
+					r.Evidence.SinceTime = &metav1.Time{Time: r.CleanSince}
 				}), next,
 			},
 			want: []string{
@@ -129,6 +131,26 @@ func TestTracker(t *testing.T) {
 				"Complete/NoTraffic, since 0s",
 				"Complete/NoTraffic, since 20s, gap: the stretch in status is older than the profile",
 			},
+		},
+		"a stretch in status that is edited begins where the evidence says": {
+			steps: []step{
+				pod("a"), read, next, plus("a", plainHTTP, 1), next, next, operatorRestarts, request(func(r *traffic.Request) {
+					r.CleanSince = epoch.Add(time.Second)
+				}), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 0s",
+				"Complete, since 0s, plaintext 20s, legacy/cron HTTP 1",
+				"Complete, since 0s, plaintext 20s, legacy/cron HTTP 1",
+				"Complete/NoTraffic, since 20s, legacy/cron HTTP 1",
+			},
+		},
+		"without evidence of its start there is no stretch": {
+			steps: []step{
+				pod("a"), read, next, operatorRestarts, request(func(r *traffic.Request) { r.Evidence.SinceTime = nil }), next,
+			},
+			want: []string{"Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 20s"},
 		},
 		"a plaintext connection that goes with its pod was there until then": {
 			steps: []step{

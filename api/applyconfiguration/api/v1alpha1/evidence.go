@@ -15,6 +15,10 @@ import (
 type EvidenceApplyConfiguration struct {
 	// observedTime is when the counters were read.
 	ObservedTime *v1.Time `json:"observedTime,omitempty"`
+	// sinceTime is since when these counters have shown no plaintext. After a
+	// restart no stretch is taken up that began before, whatever cleanSinceTime
+	// says.
+	SinceTime *v1.Time `json:"sinceTime,omitempty"`
 	// proxies is a digest of the identities of the proxies that were read: pod
 	// and start of the process.
 	Proxies *string `json:"proxies,omitempty"`
@@ -43,6 +47,14 @@ func Evidence() *EvidenceApplyConfiguration {
 // If called multiple times, the ObservedTime field is set to the value of the last call.
 func (b *EvidenceApplyConfiguration) WithObservedTime(value v1.Time) *EvidenceApplyConfiguration {
 	b.ObservedTime = &value
+	return b
+}
+
+// WithSinceTime sets the SinceTime field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the SinceTime field is set to the value of the last call.
+func (b *EvidenceApplyConfiguration) WithSinceTime(value v1.Time) *EvidenceApplyConfiguration {
+	b.SinceTime = &value
 	return b
 }
 
