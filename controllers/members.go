@@ -26,17 +26,14 @@ func (p *run) decideMembers(ctx context.Context) error {
 	if err != nil || p.tooMany() {
 		return err
 	}
-	group := errgroup.Group{}
-	group.SetLimit(membersAtOnce)
 	next := 2 * int(p.out.Spec.MaxConcurrent)
 	for _, m := range p.members {
 		m.hold, m.behind = rollout.HoldMembers(p.input()), next <= 0
 		if mtls := m.profile.Status.MTLS; mtls != nil && mtls.Stage == v1alpha1.StageObserving {
 			next--
 		}
-		group.Go(func() error { m.look(ctx); return nil })
 	}
-	_ = group.Wait() // what cannot be observed is said in the observation
+	p.lookAtMembers(ctx)
 	if err := p.admit(ctx); err != nil {
 		return err
 	}
@@ -104,6 +101,16 @@ func (p *run) dropMembers() {
 		p.Observer.Forget(known.observed)
 	}
 	p.known.members = nil
+}
+
+// lookAtMembers decides for each workload, many at the same time.
+func (p *run) lookAtMembers(ctx context.Context) {
+	group := errgroup.Group{}
+	group.SetLimit(membersAtOnce)
+	for _, m := range p.members {
+		group.Go(func() error { m.look(ctx); return nil })
+	}
+	_ = group.Wait() // what cannot be observed is said in the observation
 }
 
 // look decides for one workload, and observes it if the decision depends on its traffic.
@@ -199,8 +206,8 @@ func (p *run) lastStep(ctx context.Context) error {
 	}
 	for _, m := range p.members {
 		m.hold = rollout.MaxConcurrentReached // this is the namespace's step, and nobody else's
-		m.look(ctx)
 	}
+	p.lookAtMembers(ctx)
 	p.gather(whole)
 	return nil
 }

@@ -163,7 +163,7 @@ func trafficObserved(r report) metav1.Condition {
 	switch {
 	case r.Seen.Completeness != traffic.Complete:
 		return isFalse(kind, or(r.Seen.Reason, v1alpha1.ReasonIncomplete), "%s", unobserved(r))
-	case r.Seen.Reason == v1alpha1.ReasonNoTraffic && r.Spec.MinRequests > 0:
+	case r.Seen.Reason == v1alpha1.ReasonNoTraffic && r.Spec.MinRequests > 0 && r.mtls.Stage != v1alpha1.StageVerifying:
 		return isFalse(kind, v1alpha1.ReasonNoTraffic, "Every proxy of the target is read, and nobody calls it by mutual TLS. Send traffic, or set rollout.minRequests to 0 to let an idle workload switch.")
 	}
 	return isTrue(kind, kind, "Every proxy of the target is read, and nothing is missing from what it counts.")

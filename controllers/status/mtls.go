@@ -28,7 +28,7 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 	d := in.Decision
 	out := &v1alpha1.MTLSStatus{
 		EffectiveMode: effective(in), InheritedMode: in.Facts.Inherited, Stage: d.Stage,
-		CleanSinceTime: instant(d.CleanSince), EligibleTime: instant(d.Eligible), LastPlaintextTime: instant(d.LastPlaintext),
+		CleanSinceTime: instant(d.CleanSince), EligibleTime: instant(eligible(in)), LastPlaintextTime: instant(d.LastPlaintext),
 		EnforcedTime: instant(d.Enforced), NextAttemptTime: instant(d.NextAttempt), Attempts: d.Attempts,
 		Approval: d.Approval, Blockers: blockers(d.Blockers),
 	}
@@ -48,6 +48,15 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 		out.Evidence = in.Seen.Evidence.DeepCopy()
 	}
 	return out
+}
+
+// eligible is the earliest switch if nothing comes between. While something else than the window holds it, a time that is
+// over says nothing.
+func eligible(in Input) time.Time {
+	if in.Decision.Stage == v1alpha1.StageBlocked && !in.Decision.Eligible.After(in.Now) {
+		return time.Time{}
+	}
+	return in.Decision.Eligible
 }
 
 // remembered is how mutual TLS stood. Attempts are those of one spec.

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
 // Significant says whether two statuses differ in what must be written at once. What differs otherwise (counts, the time
@@ -53,15 +54,10 @@ func essence(status v1alpha1.ServiceSecurityProfileStatus) v1alpha1.ServiceSecur
 		r.Evidence, r.LastPlaintextTime, r.CleanSinceTime = nil, nil, nil
 	}
 	for i := range out.MTLS.PlaintextCallers {
-		caller := &out.MTLS.PlaintextCallers[i]
-		caller.Requests, caller.LastSeenTime = 0, nil
+		out.MTLS.PlaintextCallers[i] = traffic.CallerID(out.MTLS.PlaintextCallers[i])
 	}
 	slices.SortFunc(out.MTLS.PlaintextCallers, func(a, b v1alpha1.PlaintextCaller) int {
-		return strings.Compare(key(a), key(b))
+		return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
 	})
 	return out
-}
-
-func key(c v1alpha1.PlaintextCaller) string {
-	return fmt.Sprintf("%s/%s/%s/%d/%s/%t", c.Namespace, c.Workload, c.Address, c.Port, c.Protocol, c.Refused)
 }

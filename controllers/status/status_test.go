@@ -435,6 +435,16 @@ func TestMessages(t *testing.T) {
 			}, v1alpha1.ConditionPlaintextFree,
 			"False, PlaintextRefused: STRICT refused plaintext within rollout.observationWindow: address 192.0.2.7 on port 80, legacy/cron on port 80. Move these callers into the mesh, or except the port by mtls.portLevel; status.mtls.plaintextCallers counts them.",
 		},
+		"nobody calls yet": {
+			observing, func(in *status.Input) { in.Spec.MinRequests, in.Seen.Reason = 1, v1alpha1.ReasonNoTraffic }, v1alpha1.ConditionTrafficObserved,
+			"False, NoTraffic: Every proxy of the target is read, and nobody calls it by mutual TLS. Send traffic, or set rollout.minRequests to 0 to let an idle workload switch.",
+		},
+		"nobody calls after the switch": {
+			observing, func(in *status.Input) {
+				in.Spec.MinRequests, in.Seen.Reason, in.Decision.Stage = 1, v1alpha1.ReasonNoTraffic, v1alpha1.StageVerifying
+			}, v1alpha1.ConditionTrafficObserved,
+			"True, TrafficObserved: Every proxy of the target is read, and nothing is missing from what it counts.",
+		},
 		"refused callers need nobody": {
 			enforced, func(in *status.Input) {
 				in.Logged.Callers = []traffic.LoggedCaller{{PlaintextCaller: v1alpha1.PlaintextCaller{Workload: "cron", Port: 80, Refused: true}}}

@@ -45,12 +45,17 @@ func Gather(names []string, all []Observation) Observation {
 	return out
 }
 
+// CallerID is what tells one plaintext caller from another: a caller without what is counted of it.
+func CallerID(c v1alpha1.PlaintextCaller) v1alpha1.PlaintextCaller {
+	c.Requests, c.LastSeenTime = 0, nil
+	return c
+}
+
 // merge counts a caller of several workloads once.
 func merge(into, callers []v1alpha1.PlaintextCaller) []v1alpha1.PlaintextCaller {
 	for _, c := range callers {
 		at := slices.IndexFunc(into, func(k v1alpha1.PlaintextCaller) bool {
-			return k.Namespace == c.Namespace && k.Workload == c.Workload && k.Address == c.Address && k.Port == c.Port &&
-				k.Protocol == c.Protocol && k.Refused == c.Refused
+			return CallerID(k) == CallerID(c)
 		})
 		if at < 0 {
 			into = append(into, c)
