@@ -21,7 +21,7 @@ func other(namespace string) string {
 	return renamed(testbed.Httpbin(namespace), "httpbin", "httpbin2")
 }
 
-var _ = Describe("A: the authentication policy task", Ordered, ContinueOnFailure, func() {
+var _ = Describe("A: the authentication policy task", Ordered, ContinueOnFailure, Label("walkthroughs"), func() {
 	const foo, bar, legacy = "foo", "bar", "legacy"
 	everybody := []string{foo, bar, legacy}
 

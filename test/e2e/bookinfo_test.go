@@ -44,7 +44,7 @@ func expectPage(ctx context.Context, from, url string, parts map[string]int) {
 	}).WithContext(ctx).Should(Succeed())
 }
 
-var _ = Describe("D: Bookinfo", Ordered, ContinueOnFailure, func() {
+var _ = Describe("D: Bookinfo", Ordered, ContinueOnFailure, Label("walkthroughs"), func() {
 	const bookinfo, legacy = "bookinfo", "bookinfo-legacy"
 	const productpage, details, reviews, ratings = "http://productpage.bookinfo:9080/productpage", "http://details.bookinfo:9080/details/0",
 		"http://reviews.bookinfo:9080/reviews/0", "http://ratings.bookinfo:9080/ratings/0"

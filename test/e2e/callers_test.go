@@ -124,7 +124,7 @@ spec:
       claims: [{path: [realm_access, roles], values: [admin]}]
 `
 
-var _ = Describe("A token's audience and nested claims", func() {
+var _ = Describe("A token's audience and nested claims", Label("walkthroughs"), func() {
 	It("are what lets a request in", func(ctx SpecContext) {
 		const name, url = "nested", "http://httpbin.nested:8000/ip"
 		setUp(ctx, space{name: name, meshed: true, manifests: []string{testbed.Httpbin(name), testbed.Sleep(name)}})
@@ -157,7 +157,7 @@ var _ = Describe("A token's audience and nested claims", func() {
 	}, SpecTimeout(rollout))
 })
 
-var _ = Describe("A dry run of callers", func() {
+var _ = Describe("A dry run of callers", Label("walkthroughs"), func() {
 	It("refuses nobody and counts whom it would, and one edit makes it refuse", func(ctx SpecContext) {
 		const foo, legacy, url = "foo", "legacy", "http://httpbin.foo:8000/ip"
 		setUp(ctx,

@@ -11,7 +11,7 @@ import (
 	"github.com/servicesecurity/operator/test/testbed/token"
 )
 
-var _ = Describe("C: the fruit shop", Ordered, ContinueOnFailure, func() {
+var _ = Describe("C: the fruit shop", Ordered, ContinueOnFailure, Label("walkthroughs"), func() {
 	const factory, juiceShop, legacy = "micro-shake-factory", "juice-shop", "fruit-legacy"
 	const fruits, bookclub, httpbin = "http://fruits-api-service.micro-shake-factory/api/fruits/au", "http://bookclub-service.micro-shake-factory/", "http://httpbin.micro-shake-factory:8000/ip"
 

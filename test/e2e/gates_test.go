@@ -34,7 +34,7 @@ func meshedShop(ctx context.Context, name string) {
 	setUp(ctx, space{name: name, meshed: true, manifests: []string{testbed.Httpbin(name), testbed.Sleep(name), load}})
 }
 
-var _ = Describe("What holds the switch", func() {
+var _ = Describe("What holds the switch", Label("gates"), func() {
 	It("E4: proxies that cannot be read hold it, and STRICT stays where it is", func(ctx SpecContext) {
 		expectHeldByTelemetry(ctx, "e4")
 	}, SpecTimeout(2*rollout))

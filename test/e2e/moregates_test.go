@@ -13,7 +13,7 @@ import (
 	"github.com/servicesecurity/operator/test/testbed"
 )
 
-var _ = Describe("What holds the switch although nobody sends plaintext", Ordered, func() {
+var _ = Describe("What holds the switch although nobody sends plaintext", Ordered, Label("gates"), func() {
 	const (
 		name = "gates"
 		// idle lets a workload switch that nobody calls: nothing but the gate holds it.

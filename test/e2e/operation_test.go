@@ -18,7 +18,7 @@ import (
 	"github.com/servicesecurity/operator/test/testbed"
 )
 
-var _ = Describe("E8: the operator killed at any moment of a rollout", Ordered, func() {
+var _ = Describe("E8: the operator killed at any moment of a rollout", Ordered, Label("operation"), func() {
 	var moments []time.Duration
 	for moment := range 8 {
 		moments = append(moments, time.Duration(moment)*1300*time.Millisecond)
@@ -53,7 +53,7 @@ func scaleOperator(ctx context.Context, replicas int) {
 	Expect(mesh.WaitReady(ctx, systemNamespace, managerApp)).To(Succeed())
 }
 
-var _ = Describe("Objects that others touch", func() {
+var _ = Describe("Objects that others touch", Label("operation"), func() {
 	It("repairs what was edited or deleted, and says how long that took", Label("smoke"), func(ctx SpecContext) {
 		const name = "drift"
 		meshedShop(ctx, name)
@@ -135,7 +135,7 @@ func spec(ctx context.Context, kind, namespace string) string {
 	return text
 }
 
-var _ = Describe("The metrics endpoint", func() {
+var _ = Describe("The metrics endpoint", Label("operation"), func() {
 	It("answers whoever may read metrics, and nobody else", func(ctx SpecContext) {
 		const name, reader = "metrics", `apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -166,7 +166,7 @@ subjects: [{kind: ServiceAccount, name: sleep, namespace: metrics}]
 	}, SpecTimeout(rollout))
 })
 
-var _ = Describe("An idle operator", func() {
+var _ = Describe("An idle operator", Label("operation"), func() {
 	It("makes no API calls but lease renewal and open watches", func(ctx SpecContext) {
 		const name, idle = "idle", 30 * time.Second
 		meshedShop(ctx, name)

@@ -53,13 +53,16 @@ func expectNamedThenMoved(ctx context.Context, name string) {
 // afterSwitch is the time in which a call that STRICT breaks breaks.
 const afterSwitch = 2 * time.Second
 
-// expectNeverPromoted is E3: one request in plaintext now and then, more often than the window is long, from a client that is new each time.
+// expectNeverPromoted is E3: one request in plaintext now and then, more often than the window is long, that looks like a new client's each time.
 func expectNeverPromoted(ctx context.Context, name, legacy string) {
 	GinkgoHelper()
 	setUp(ctx, space{name: name, meshed: true, manifests: []string{testbed.Httpbin(name), testbed.Sleep(name)}})
 	profile := applyProfile(ctx, name, "httpbin", `{mode: Strict, rollout: {observationWindow: 20s, verificationWindow: 3s, minRequests: 0}}`)
-	for range 3 {
-		call(ctx, legacy, "httpbin."+name, 8000, 0)
+	for _, code := range []int{200, 418, 404} {
+		// Each is a series of its own, born with this one request.
+		answer, err := mesh.Curl(ctx, legacy, "sleep", fmt.Sprintf("http://httpbin.%s:8000/status/%d", name, code))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(answer).To(HaveField("HTTPCode", code))
 		Consistently(func() string { return peerMode(ctx, name, "httpbin") }, "12s", "500ms").Should(Or(BeEmpty(), Equal("PERMISSIVE")))
 	}
 	Expect(read(ctx, profile).Status.MTLS.LastPlaintextTime).NotTo(BeNil(), "%s", describe(ctx, profile))
@@ -101,6 +104,31 @@ func expectHeldByClientRule(ctx context.Context, name string) {
 	expectReach(ctx, reach{from: name, to: name, status: 200})
 }
 
+// expectTakenBack is E6: a meshed caller that begins to fail after the switch is named, and STRICT is taken back. Once its client is
+// there, prepare may do something to it.
+func expectTakenBack(ctx context.Context, name string, prepare func(client string)) {
+	GinkgoHelper()
+	client := name + "-client"
+	host := "httpbin." + name + ".svc.cluster.local"
+	setUp(ctx,
+		space{name: name, meshed: true, manifests: []string{testbed.Httpbin(name)}},
+		space{name: client, meshed: true, manifests: []string{testbed.Sleep(client)}},
+	)
+	load := startLoad(ctx, client, "--url=http://httpbin."+name+":8000/ip", "--rate=20", "--new=2")
+	prepare(client)
+	profile := applyProfile(ctx, name, "httpbin", `{mode: Strict, rollout: {observationWindow: 10s, verificationWindow: 90s}}`)
+	expectStage(ctx, profile, v1alpha1.StageVerifying)
+	Eventually(func() string { return condition(ctx, profile, v1alpha1.ConditionMutualTLSEnforced) }).WithContext(ctx).Should(
+		ContainSubstring(client+"/sleep"), "%s", describe(ctx, profile))
+	Expect(mesh.Apply(ctx, clientRule(client, host, "DISABLE"))).To(Succeed())
+	begin := time.Now()
+	expectStage(ctx, profile, v1alpha1.StageRolledBack)
+	GinkgoWriter.Printf("from the cause to the rollback: %s\n", time.Since(begin).Round(100*time.Millisecond))
+	Expect(peerMode(ctx, name, "httpbin")).To(Equal("PERMISSIVE"))
+	Expect(condition(ctx, profile, v1alpha1.ConditionReady)).To(ContainSubstring("Callers that failed: " + client + "/sleep."))
+	Expect(load.Served(ctx)).To(Succeed())
+}
+
 // fiveApps are the workloads of E7, of which orders has a client outside the mesh.
 var fiveApps = []string{"cart", "catalog", "orders", "payment", "users"}
 
@@ -124,7 +152,7 @@ func startFive(ctx context.Context, name string) *five {
 	Expect(err).NotTo(HaveOccurred())
 	setUp(ctx,
 		space{name: f.shop, meshed: true, manifests: servers}, space{name: f.clients, meshed: true, manifests: callers},
-		space{name: f.legacy, manifests: []string{old}},
+		space{name: f.legacy, manifests: []string{testbed.Sleep(f.legacy), old}},
 	)
 	for _, app := range f.callers {
 		Expect(mesh.Served(ctx, f.clients, app)).To(Succeed())
@@ -170,12 +198,45 @@ func (f *five) expectFour(ctx context.Context) {
 // expectAll takes the fifth workload's client into the mesh and expects one object for all in the end, without a failure on the way.
 func (f *five) expectAll(ctx context.Context) {
 	GinkgoHelper()
+	refused := f.expectRefused(ctx)
 	moveIn(ctx, f.legacy)
 	Eventually(func() string { return peers(ctx, f.shop) }).WithContext(ctx).WithTimeout(rollout).Should(Equal("=STRICT "), "%s", describe(ctx, f.profile))
 	expectStage(ctx, f.profile, v1alpha1.StageEnforced)
 	Expect(condition(ctx, f.profile, v1alpha1.ConditionReady)).To(HavePrefix("True/Ready"))
 	time.Sleep(afterSwitch)
+	GinkgoWriter.Printf("%d plaintext requests, each refused, while the namespace's object took over\n", refused())
 	expectClean(ctx, f.clients, f.callers...)
+}
+
+// expectRefused sends plaintext to a workload that has STRICT, without a pause, and expects that none gets in. It returns what
+// ends that and says how many were sent.
+func (f *five) expectRefused(ctx context.Context) func() int {
+	GinkgoHelper()
+	ctx, stop := context.WithCancel(ctx)
+	DeferCleanup(stop)
+	sent := make(chan int)
+	go func() {
+		defer GinkgoRecover()
+		defer close(sent)
+		count := 0
+		for ctx.Err() == nil {
+			answer, err := mesh.Curl(ctx, f.legacy, "sleep", "http://"+fiveApps[0]+"."+f.shop+":8000/ip")
+			if ctx.Err() != nil {
+				break
+			}
+			Expect(err).NotTo(HaveOccurred())
+			Expect(answer).To(And(HaveField("HTTPCode", 0), HaveField("CurlExit", 56)), "plaintext got in after %d that did not", count)
+			count++
+		}
+		sent <- count
+	}()
+	return func() int {
+		GinkgoHelper()
+		stop()
+		count := <-sent
+		Expect(count).To(BeNumerically(">", 20))
+		return count
+	}
 }
 
 // killWindow is that of the rollouts in which something happens to the operator or to the API server.

@@ -10,7 +10,7 @@ import (
 	"github.com/servicesecurity/operator/test/testbed"
 )
 
-var _ = Describe("B: the online shop", Ordered, ContinueOnFailure, func() {
+var _ = Describe("B: the online shop", Ordered, ContinueOnFailure, Label("walkthroughs"), func() {
 	const shop, legacy, frontend, products = "online-shop", "shop-legacy", "http://frontend.online-shop", "http://productcatalogservice.online-shop:3550/products"
 	services := []string{frontend + "/", products, "http://currencyservice.online-shop:7000/", "http://cartservice.online-shop:7070/"}
 

@@ -16,6 +16,10 @@ func everyRow(prefix string) {
 		expectHeldByClientRule(ctx, prefix+"-e5")
 	}, SpecTimeout(2*rollout))
 
+	It("E6: a meshed caller that begins to fail is named, and STRICT is taken back", func(ctx SpecContext) {
+		expectTakenBack(ctx, prefix+"-e6", func(string) {})
+	}, SpecTimeout(2*rollout))
+
 	It("E7: four of five workloads, the fifth named, and then all", func(ctx SpecContext) {
 		f := startFive(ctx, prefix+"-e7")
 		f.expectFour(ctx)
@@ -58,11 +62,31 @@ var _ = Describe("Every row with access logs beside", Ordered, ContinueOnFailure
 	}, SpecTimeout(2*rollout))
 
 	everyRow("log")
+})
 
-	It("E1 and E2 with Prometheus as the source and access logs beside", func(ctx SpecContext) {
-		setUp(ctx, space{name: monitoring, manifests: []string{testbed.Prometheus(monitoring)}})
+var _ = Describe("Every row with Prometheus as the source and access logs beside", Ordered, ContinueOnFailure, Label("both-rows"), func() {
+	const legacy = "both-legacy"
+
+	BeforeAll(func(ctx SpecContext) {
+		receiveAccessLogs(ctx, "../overlay-accesslog")
+		setUp(ctx,
+			space{name: monitoring, manifests: []string{testbed.Prometheus(monitoring)}}, space{name: legacy, manifests: []string{testbed.Sleep(legacy)}},
+		)
 		observeBy(ctx, "--prometheus-url=http://prometheus."+monitoring+":9090")
 		expectLed(ctx)
-		expectNamedThenMoved(ctx, "log-prom")
+	}, NodeTimeout(rollout))
+
+	It("E1 and E2: names who sends plaintext, and goes to STRICT when it is in the mesh, without a failure", func(ctx SpecContext) {
+		expectNamedThenMoved(ctx, "both-e2")
 	}, SpecTimeout(2*rollout))
+
+	It("E3: one request in plaintext now and then never promotes", func(ctx SpecContext) {
+		expectNeverPromoted(ctx, "both-e3", legacy)
+	}, SpecTimeout(rollout))
+
+	It("E4: proxies that cannot be read hold it, and STRICT stays where it is", func(ctx SpecContext) {
+		expectHeldByTelemetry(ctx, "both-e4")
+	}, SpecTimeout(2*rollout))
+
+	everyRow("both")
 })

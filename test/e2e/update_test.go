@@ -113,7 +113,7 @@ func allRules() []update {
 	}
 }
 
-var _ = Describe("An update under load", Ordered, ContinueOnFailure, func() {
+var _ = Describe("An update under load", Ordered, ContinueOnFailure, Label("update"), func() {
 	BeforeAll(func(ctx SpecContext) {
 		setUp(ctx,
 			space{name: updates, meshed: true, manifests: []string{testbed.Httpbin(updates), testbed.Sleep(updates)}},
@@ -159,7 +159,7 @@ var _ = Describe("An update under load", Ordered, ContinueOnFailure, func() {
 	}
 })
 
-var _ = Describe("A profile that comes and goes under load", func() {
+var _ = Describe("A profile that comes and goes under load", Label("update"), func() {
 	It("never fails a caller whom it allows", func(ctx SpecContext) {
 		setUp(ctx,
 			space{name: updates, meshed: true, manifests: []string{testbed.Httpbin(updates), testbed.Sleep(updates)}},

@@ -181,34 +181,19 @@ spec:
 
 var _ = Describe("E6 with Prometheus as the source", Label("verification", "prometheus"), func() {
 	It("takes STRICT back when the server has it that a meshed caller fails", func(ctx SpecContext) {
-		const shop, client = "e6-prom", "e6-prom-client"
-		const url, host = "http://httpbin." + shop + ":8000/ip", "httpbin." + shop + ".svc.cluster.local"
-		setUp(ctx,
-			space{name: monitoring, manifests: []string{testbed.Prometheus(monitoring)}},
-			space{name: shop, meshed: true, manifests: []string{testbed.Httpbin(shop)}},
-			space{name: client, meshed: true, manifests: []string{testbed.Sleep(client)}},
-		)
+		setUp(ctx, space{name: monitoring, manifests: []string{testbed.Prometheus(monitoring)}})
 		DeferCleanup(func(ctx SpecContext) { observeBy(ctx, "") }, NodeTimeout(2*patience))
 		observeBy(ctx, "--prometheus-url=http://prometheus."+monitoring+":9090")
-		load := startLoad(ctx, client, "--url="+url, "--rate=20", "--new=2")
-		By("letting nobody but Prometheus read the caller's proxy")
-		server, err := mesh.ReadyPod(ctx, monitoring, "prometheus")
-		Expect(err).NotTo(HaveOccurred())
-		caller, err := mesh.ReadyPod(ctx, client, "sleep")
-		Expect(err).NotTo(HaveOccurred())
-		out, exit, err := mesh.Exec(ctx, client, caller.Name, "sh", "-c",
-			"iptables -w -I INPUT -p tcp --dport 15090 ! -s "+server.Status.PodIP+" -j REJECT --reject-with tcp-reset 2>&1")
-		Expect(err).NotTo(HaveOccurred())
-		Expect(exit).To(BeZero(), out)
-		profile := applyProfile(ctx, shop, "httpbin", `{mode: Strict, rollout: {observationWindow: 10s, verificationWindow: 90s}}`)
-		expectStage(ctx, profile, v1alpha1.StageVerifying)
-		Eventually(func() string { return condition(ctx, profile, v1alpha1.ConditionMutualTLSEnforced) }).WithContext(ctx).Should(
-			ContainSubstring(client+"/sleep"), "%s", describe(ctx, profile))
-		Expect(mesh.Apply(ctx, clientRule(client, host, "DISABLE"))).To(Succeed())
-		begin := time.Now()
-		expectStage(ctx, profile, v1alpha1.StageRolledBack)
-		GinkgoWriter.Printf("from the cause to the rollback, by Prometheus: %s\n", time.Since(begin).Round(100*time.Millisecond))
-		Expect(condition(ctx, profile, v1alpha1.ConditionReady)).To(ContainSubstring("Callers that failed: " + client + "/sleep."))
-		Expect(load.Served(ctx)).To(Succeed())
+		expectTakenBack(ctx, "e6-prom", func(client string) {
+			By("letting nobody but Prometheus read the caller's proxy")
+			server, err := mesh.ReadyPod(ctx, monitoring, "prometheus")
+			Expect(err).NotTo(HaveOccurred())
+			caller, err := mesh.ReadyPod(ctx, client, "sleep")
+			Expect(err).NotTo(HaveOccurred())
+			out, exit, err := mesh.Exec(ctx, client, caller.Name, "sh", "-c",
+				"iptables -w -I INPUT -p tcp --dport 15090 ! -s "+server.Status.PodIP+" -j REJECT --reject-with tcp-reset 2>&1")
+			Expect(err).NotTo(HaveOccurred())
+			Expect(exit).To(BeZero(), out)
+		})
 	}, SpecTimeout(2*rollout))
 })
