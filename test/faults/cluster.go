@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,8 +49,8 @@ type Core struct {
 	Observer func(traffic.Observer) traffic.Observer
 	// Client stands before the operator's client.
 	Client func(client.Client) client.Client
-	// Live stands before what reads the API server itself, given the client that reads from caches.
-	Live func(live client.Reader, cached client.Client) client.Reader
+	// Live stands before what reads the API server itself.
+	Live func(client.Reader) client.Reader
 }
 
 // world is a cluster in which a rollout goes on, and everything that is known of it.
@@ -73,6 +74,7 @@ type world struct {
 	profile    *v1alpha1.ServiceSecurityProfile // as it was made
 	reconciles int
 	phase      int
+	approved   bool // by somebody, at least once
 	oracle     oracle
 	keep       bool
 	diary      strings.Builder
@@ -163,7 +165,7 @@ func (w *world) boot() {
 	}
 	var server client.Reader = live{w}
 	if w.core.Live != nil {
-		server = w.core.Live(server, direct)
+		server = w.core.Live(server)
 	}
 	sidecars := sidecar.New(sidecar.Options{Clock: w.clock, Transport: proxies{w}, Concurrency: 1, Interval: interval})
 	w.reconciler = &controllers.Reconciler{
@@ -223,13 +225,14 @@ func (p proxies) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// logs are the access logs: while a caller is broken, STRICT refuses it all the time.
+// logs are the access logs: while a caller of the first workload is broken, STRICT refuses it all the time.
 type logs struct{ w *world }
 
-func (l logs) Logged(context.Context, traffic.LogRequest) traffic.Logged {
+func (l logs) Logged(_ context.Context, request traffic.LogRequest) traffic.Logged {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
-	if !l.w.oracle.refuses() {
+	of := slices.ContainsFunc(request.Proxies, func(px traffic.Proxy) bool { return px.Name == l.w.script.workloads[0]+"-0" })
+	if !of || !l.w.oracle.refuses() {
 		return traffic.Logged{}
 	}
 	now := l.w.now()

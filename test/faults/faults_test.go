@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	stdruntime "runtime"
@@ -13,8 +14,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
+	securityapi "istio.io/api/security/v1beta1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
@@ -249,6 +253,104 @@ func (c careless) Delete(ctx context.Context, object client.Object, opts ...clie
 	return nil
 }
 
+// bent is a client that does something else with an object of a name that is written, or something besides.
+type bent struct {
+	client.Client
+	kind, name string
+	create     func(client.Client, client.Object) error
+	update     func(client.Client, client.Object) error
+}
+
+func (b bent) is(object client.Object) bool {
+	return object.GetName() == b.name && strings.HasSuffix(fmt.Sprintf("%T", object), "."+b.kind)
+}
+
+func (b bent) Create(ctx context.Context, object client.Object, opts ...client.CreateOption) error {
+	if options := (client.CreateOptions{}); b.create != nil && b.is(object) && len(options.ApplyOptions(opts).DryRun) == 0 {
+		return b.create(b.Client, object)
+	}
+	return b.Client.Create(ctx, object, opts...)
+}
+
+func (b bent) Update(ctx context.Context, object client.Object, opts ...client.UpdateOption) error {
+	if options := (client.UpdateOptions{}); b.update != nil && b.is(object) && len(options.ApplyOptions(opts).DryRun) == 0 {
+		return b.update(b.Client, object)
+	}
+	return b.Client.Update(ctx, object, opts...)
+}
+
+// hurried reads a profile as if nobody had to approve.
+type hurried struct{ client.Reader }
+
+func (h hurried) Get(ctx context.Context, key client.ObjectKey, object client.Object, opts ...client.GetOption) error {
+	err := h.Reader.Get(ctx, key, object, opts...)
+	if profile, ok := object.(*v1alpha1.ServiceSecurityProfile); ok && err == nil {
+		profile.Spec.MTLS.Rollout.Approval = v1alpha1.ApprovalAutomatic
+	}
+	return err
+}
+
+// hurriedClient is hurried, and a client.
+type hurriedClient struct {
+	client.Client
+	hurried
+}
+
+func (h hurriedClient) Get(ctx context.Context, key client.ObjectKey, object client.Object, opts ...client.GetOption) error {
+	return h.hurried.Get(ctx, key, object, opts...)
+}
+
+func (h hurriedClient) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	return h.Client.List(ctx, list, opts...)
+}
+
+// tidy removes the objects of workloads as soon as the namespace's demands mutual TLS.
+func tidy(c client.Client, object client.Object) error {
+	if err := c.Update(context.Background(), object); err != nil || !isStrict(object.(*securityv1.PeerAuthentication)) {
+		return err
+	}
+	var all securityv1.PeerAuthenticationList
+	if err := c.List(context.Background(), &all, client.InNamespace(namespace)); err != nil {
+		return err
+	}
+	for _, other := range all.Items {
+		if other.Name == object.GetName() {
+			continue
+		}
+		if err := c.Delete(context.Background(), other); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// forgetful writes PERMISSIVE when all that changes is that STRICT has been verified.
+func forgetful(c client.Client, object client.Object) error {
+	policy := object.(*securityv1.PeerAuthentication)
+	if policy.Annotations[v1alpha1.AnnotationSwitchedAt] == "" {
+		policy.Spec.Mtls.Mode = securityapi.PeerAuthentication_MutualTLS_PERMISSIVE
+	}
+	return c.Update(context.Background(), policy)
+}
+
+// tokenless removes the tokens once a policy asks for them.
+func tokenless(c client.Client, object client.Object) error {
+	if err := c.Create(context.Background(), object); err != nil {
+		return err
+	}
+	tokens := &securityv1.RequestAuthentication{}
+	if err := c.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: "web"}, tokens); err != nil {
+		return err
+	}
+	return c.Delete(context.Background(), tokens)
+}
+
+func bend(kind, name string, create, update func(client.Client, client.Object) error) Core {
+	return Core{Client: func(c client.Client) client.Client {
+		return bent{Client: c, kind: kind, name: name, create: create, update: update}
+	}}
+}
+
 // TestMutants: what is broken is caught, or the tests above would prove nothing.
 func TestMutants(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -263,7 +365,19 @@ func TestMutants(t *testing.T) {
 			core: Core{Observer: func(o traffic.Observer) traffic.Observer { return hasty{o} }}, want: "EARLY",
 		},
 		"a delete that failed is taken for made": {
-			core: Core{Client: func(c client.Client) client.Client { return careless{c} }}, script: 3, what: "delete RequestAuthentication web", way: Fails, want: "ORPHAN",
+			core: Core{Client: func(c client.Client) client.Client { return careless{c} }}, script: 5, what: "delete RequestAuthentication web", way: Fails, want: "ORPHAN",
+		},
+		"nobody is asked for approval": {
+			core: Core{
+				Client: func(c client.Client) client.Client { return hurriedClient{c, hurried{c}} },
+				Live:   func(r client.Reader) client.Reader { return hurried{r} },
+			}, script: 3, want: "UNAPPROVED",
+		},
+		"the workloads' objects go at once":     {core: bend("PeerAuthentication", "default", nil, tidy), script: 2, want: "is gone"},
+		"STRICT is lost with its annotation":    {core: bend("PeerAuthentication", "web", nil, forgetful), script: 0, want: "WEAKER"},
+		"the tokens go when they are asked for": {core: bend("AuthorizationPolicy", "web-token", tokenless, nil), script: 5, want: "nobody gets in"},
+		"what fails is tried for ever": {
+			core: bend("PeerAuthentication", "web", func(client.Client, client.Object) error { return errInjected }, nil), script: 0, want: "LOOP",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

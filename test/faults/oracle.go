@@ -111,9 +111,11 @@ func (o *oracle) judge(name string, strict bool, now time.Time) {
 	switch {
 	case strict && !was && !asked:
 		o.fail("%s is STRICT, which nobody asks for", name)
+	case strict && !was && spec.MTLS.Rollout.Approval == v1alpha1.ApprovalManual && !o.w.approved:
+		o.fail("UNAPPROVED: %s is STRICT", name)
 	case strict && !was && spec.MTLS.Rollout.Strategy == v1alpha1.StrategyStaged && now.Sub(last) < window:
 		o.fail("EARLY: %s is STRICT %s after what was last against it, and the window is %s", name, now.Sub(last), window)
-	case was && !strict && o.refuses():
+	case was && !strict && name == o.w.script.workloads[0] && o.refuses():
 		o.mended = true
 		o.w.note("the caller that fails is mended")
 	case was && !strict && asked:
@@ -253,7 +255,9 @@ func timeless(value any) any {
 	switch v := value.(type) {
 	case map[string]any:
 		for key, inner := range v {
-			if strings.HasSuffix(key, "Time") || key == "evidence" {
+			// An approval stands for a time, and once STRICT is written nothing rests on it.
+			if strings.HasSuffix(key, "Time") || key == "evidence" || key == "approval" {
+
 				delete(v, key)
 				continue
 			}

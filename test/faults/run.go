@@ -76,6 +76,7 @@ func (w *world) play() {
 			w.note("error: %v", err)
 			w.clock.SetTime(w.now().Add(pause))
 			continue
+		case w.approve():
 		case news:
 		case result.RequeueAfter > 0:
 			// Whole intervals: what a manager adds at random must not make two runs differ.
@@ -110,6 +111,23 @@ func (w *world) lagging() bool {
 		}
 	}
 	return false
+}
+
+// approve does what the operator asks for, if it does.
+func (w *world) approve() bool {
+	stored := w.stored()
+	if mtls := stored.Status.MTLS; mtls == nil || mtls.Stage != v1alpha1.StageAwaitingApproval || mtls.Approval == nil ||
+		stored.Annotations[v1alpha1.AnnotationApprove] == mtls.Approval.Token {
+		return false
+	}
+	edited := stored.DeepCopy()
+	edited.Annotations = map[string]string{v1alpha1.AnnotationApprove: stored.Status.MTLS.Approval.Token}
+	w.note("somebody approves")
+	if err := w.store.update(edited, false); err != nil {
+		w.oracle.fail("approving: %v", err)
+	}
+	w.approved = true
+	return true
 }
 
 // next edits the profile, once it rests. It says no if nothing is left to be edited.

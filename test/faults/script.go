@@ -18,7 +18,7 @@ type script struct {
 	plaintext time.Duration
 	// callers says that the callers' side is watched, by their proxies and by access logs.
 	callers bool
-	// breaks says that a caller is refused by STRICT, until that is taken back for the first time.
+	// breaks says that a caller of the first workload is refused by STRICT, until that is taken back for the first time.
 	breaks bool
 }
 
@@ -59,6 +59,20 @@ func scripts() []*script {
 				p := strict(v1alpha1.Target{Kind: v1alpha1.TargetNamespace}, v1alpha1.StrategyStaged)
 				p.Spec.MTLS.Rollout.MaxConcurrent = new(int32(2))
 				return p
+			},
+		},
+		{
+			name: "approved by hand, with plaintext on the way", workloads: []string{"web"}, plaintext: 9 * interval / 2,
+			profile: func() *v1alpha1.ServiceSecurityProfile {
+				p := strict(toService("web"), v1alpha1.StrategyStaged)
+				p.Spec.MTLS.Rollout.Approval = v1alpha1.ApprovalManual
+				return p
+			},
+		},
+		{
+			name: "a namespace with a workload that is rolled back", workloads: []string{"cart", "pay"}, callers: true, breaks: true,
+			profile: func() *v1alpha1.ServiceSecurityProfile {
+				return strict(v1alpha1.Target{Kind: v1alpha1.TargetNamespace}, v1alpha1.StrategyStaged)
 			},
 		},
 		{
