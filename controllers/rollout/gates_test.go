@@ -212,3 +212,18 @@ func TestOnePort(t *testing.T) {
 		}
 	}
 }
+
+// TestOnePortOfMember: a profile for a namespace can have no exceptions, so the way is a profile of the workload's own.
+func TestOnePortOfMember(t *testing.T) {
+	in := base()
+	in.Spec = rollout.MemberSpec(in.Spec)
+	in.Facts.Ports = []facts.WorkloadPort{{Port: 8080}, {Port: 9090}}
+	in.Seen.LastPlaintext, in.Seen.Callers = noon, []v1alpha1.PlaintextCaller{located("a", "x", 9090)}
+	member := rollout.Member{Name: "web", Object: "all-web", Facts: in.Facts, Decision: rollout.Next(in)}
+	got := rollout.Gather(whole(), []rollout.Member{member}, nil, nil).Blockers
+	const want = "Workload web: Callers still send plaintext: a/x on port 9090. Move them into the mesh; their counts are in status.mtls.plaintextCallers." +
+		" All of it goes to workload port 9090: with a profile of its own for this workload that has the exception {port: 9090, mode: Permissive} in mtls.portLevel its other ports and the rest of the namespace can become STRICT before that."
+	if diff := cmp.Diff([]v1alpha1.Blocker{{Type: v1alpha1.BlockerPlaintextSeen, Message: want}}, got); diff != "" {
+		t.Errorf("blockers (-want +got):\n%s", diff)
+	}
+}

@@ -58,6 +58,8 @@ type Spec struct {
 	Suspend            bool
 	// MaxConcurrent is how many workloads of a whole namespace may be verified at once.
 	MaxConcurrent int32
+	// Member says that it is for one workload of a whole namespace, whose profile can have no exceptions by port.
+	Member bool
 	// Approved is the token that the profile's approve annotation carries.
 	Approved string
 	// DeniesIdentities says that deniedCallers name identities, which plaintext does not have.

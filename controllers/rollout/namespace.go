@@ -31,7 +31,7 @@ func Stages(in Input) bool {
 // MemberSpec is what the profile of a whole namespace asks for each of its workloads. Clients are told for all of them by
 // the namespace's own rules, and one approval is for all.
 func MemberSpec(spec Spec) Spec {
-	spec.DestinationRule, spec.Approval = v1alpha1.DestinationRuleNever, v1alpha1.ApprovalAutomatic
+	spec.Member, spec.DestinationRule, spec.Approval = true, v1alpha1.DestinationRuleNever, v1alpha1.ApprovalAutomatic
 	return spec
 }
 

@@ -70,7 +70,12 @@ func onePort(in Input, all []v1alpha1.PlaintextCaller) string {
 	if port == 0 || slices.ContainsFunc(all, elsewhere) || !slices.ContainsFunc(in.Facts.Ports, another) {
 		return ""
 	}
-	return fmt.Sprintf(" All of it goes to workload port %d: with the exception {port: %d, mode: Permissive} in mtls.portLevel the other ports can become STRICT before that.", port, port)
+	with, others := "with", "the other ports"
+	if in.Spec.Member {
+		// The CRD refuses portLevel in the profile of a whole namespace.
+		with, others = "with a profile of its own for this workload that has", "its other ports and the rest of the namespace"
+	}
+	return fmt.Sprintf(" All of it goes to workload port %d: %s the exception {port: %d, mode: Permissive} in mtls.portLevel %s can become STRICT before that.", port, with, port, others)
 }
 
 // whoIsUnknown says how to get the name of a caller that the proxies cannot name.
