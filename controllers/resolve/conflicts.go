@@ -176,6 +176,9 @@ func (res *resolution) resolveContests(ctx context.Context, found []Rival) error
 		lost := facts.Conflict{Problem: contest.Problem, WinnerLive: live}
 		if contest.Section == v1alpha1.SectionMTLS {
 			lost.WinnerAsks = contest.Winner.Profile.Spec.MTLS.Mode
+			if res.resolver.member {
+				res.exceptions = contest.Winner.Profile.Spec.MTLS.PortLevel
+			}
 		}
 		res.facts.Conflicts = append(res.facts.Conflicts, lost)
 	}

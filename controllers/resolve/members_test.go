@@ -160,6 +160,15 @@ func TestMembers(t *testing.T) {
 		own.Spec.MTLS.Mode = strict
 		got = of(t, own, owned(newPolicy("foo", "web", 9, web, permissive), own), owned(newPolicy("foo", object, 1, web, strict), all))
 		diff(t, "weaker", false, got["web"].Facts.Conflicts[0].WinnerLive)
+		// STRICT on all ports but those that it excepts is all that it asks for.
+		own.Spec.MTLS.PortLevel = []v1alpha1.PortMTLS{{Port: 8080, Mode: permissive}}
+		excepting := withPorts(map[uint32]v1alpha1.Mode{8080: permissive})
+		got = of(t, own, owned(newPolicy("foo", "web", 9, web, strict, excepting), own))
+		diff(t, "STRICT but for its exception", strict, got["web"].Facts.Effective)
+		own.Spec.MTLS.PortLevel[0].Port = 9090
+		got = of(t, own, owned(newPolicy("foo", "web", 9, web, strict, excepting), own))
+		diff(t, "weaker on another port", permissive, got["web"].Facts.Effective)
+		own.Spec.MTLS.PortLevel = nil
 		r := cluster(t, append(base, own, owned(newPolicy("foo", object, 1, web, strict), all))...)
 		diff(t, "competing", 0, len(mustResolve(t, r, own).CompetingPolicies))
 	})

@@ -203,11 +203,11 @@ func (res *resolution) governed() []subject {
 	return []subject{stand}
 }
 
-// effective is the weakest mode over the pods and over the ports that the profile does not except; empty without any.
+// effective is the weakest mode over the pods and over the ports that are not excepted; empty without any.
 func (res *resolution) effective(governed []subject, policies []*securityv1.PeerAuthentication) v1alpha1.Mode {
-	var excepted []v1alpha1.PortMTLS
+	excepted := res.exceptions
 	if res.profile.Spec.MTLS != nil {
-		excepted = res.profile.Spec.MTLS.PortLevel
+		excepted = slices.Concat(excepted, res.profile.Spec.MTLS.PortLevel)
 	}
 	root := res.facts.Mesh.RootNamespace
 	spaces := map[string][]*securityv1.PeerAuthentication{}

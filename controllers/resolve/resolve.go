@@ -88,6 +88,8 @@ type resolution struct {
 	endpoints map[types.NamespacedName][]*corev1.Pod
 	// rivals are the profiles that are in conflict with this one, winners and losers, by UID.
 	rivals map[types.UID]bool
+	// exceptions by port are those of a workload's own profile, where the resolution is a whole namespace's of that workload.
+	exceptions []v1alpha1.PortMTLS
 	// meshes are the mesh configurations of the pods' revisions, as they are written.
 	meshes []string
 	// tokenRivals are those in conflict about tokens.
