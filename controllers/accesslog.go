@@ -125,13 +125,18 @@ func (p *run) log(ctx context.Context) {
 	}
 }
 
-// refusalEnds is when the first of the refused callers of a settled profile leaves the window; zero if there is none.
+// refusalEnds is when the first of the refused callers of a settled profile, or of a namespace of which nothing is observed,
+// leaves the window; zero if there is none.
 func (p *run) refusalEnds() time.Duration {
 	if p.out.Decision.Observe {
 		return 0
 	}
+	refused := p.out.Logged.Refused()
+	if len(p.members) > 0 {
+		refused = p.out.Seen.Callers
+	}
 	var ends time.Duration
-	for _, c := range p.out.Logged.Refused() {
+	for _, c := range refused {
 		if c.LastSeenTime == nil {
 			continue
 		}

@@ -159,6 +159,37 @@ var _ = Describe("Access logs", func() {
 		Eventually(callersOf(ssp)).WithContext(ctx).Should(BeEmpty())
 	})
 
+	It("keep for a whole namespace what a restart would forget, and make it no workload's", func(ctx SpecContext) {
+		where := freeAddress()
+		ns, proxies := shop(ctx, "cart", "orders")
+		stop := every(func() {
+			for _, p := range proxies {
+				p.TakeConfiguration()
+			}
+			proxies["orders"].Plaintext(1)
+		})
+		first := startOperator(forProfilesOf(ns), receiving(where))
+		ssp := profile(ctx, ns, "all", ofOperator(ns), whole(v1alpha1.TargetNamespace))
+		Eventually(counted(ssp)).WithContext(ctx).Should(Equal(v1alpha1.WorkloadCount{Blocked: 1, Enforced: 1}))
+		update(ctx, ssp, func(p *v1alpha1.ServiceSecurityProfile) { p.Spec.MTLS.Rollout.ObservationWindow = "1h" })
+		cart := &corev1.Pod{}
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: ns, Name: "cart-1"}, cart)).To(Succeed())
+		logStream(ctx, where, cart)(refusalOf("192.0.2.7", 9090))
+		refused, accepted := "/unknown 192.0.2.7 9090 true", "/unknown  0 false"
+		Eventually(callersOf(ssp)).WithContext(ctx).Should(ConsistOf(refused, accepted))
+
+		By("restarting")
+		stop()
+		first.stop()
+		startOperator(forProfilesOf(ns), receiving(freeAddress()))
+		update(ctx, ssp, func(p *v1alpha1.ServiceSecurityProfile) { p.Spec.MTLS.Rollout.MinRequests = never })
+		Eventually(func() int64 { return status(ctx, ssp).ObservedGeneration }).Should(Equal(int64(3)))
+		Consistently(callersOf(ssp)).WithContext(ctx).Should(ConsistOf(refused, accepted))
+		Expect(status(ctx, ssp).MTLS.Blockers).NotTo(ContainElement(HaveField("Message", ContainSubstring("192.0.2.7"))))
+		update(ctx, ssp, func(p *v1alpha1.ServiceSecurityProfile) { p.Spec.MTLS.Rollout.ObservationWindow = "1s" })
+		Eventually(callersOf(ssp)).WithContext(ctx).Should(BeEmpty())
+	})
+
 	It("on ports that are excepted hold nothing", func(ctx SpecContext) {
 		where := freeAddress()
 		ns, _ := workload(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,6 +23,12 @@ const membersAtOnce = 64
 
 // decideMembers takes the workloads of a whole namespace towards STRICT one by one, and the namespace after them.
 func (p *run) decideMembers(ctx context.Context) error {
+	if mtls := p.profile.Status.MTLS; p.known.members == nil {
+		p.known.members = map[string]*knowledge{}
+		if mtls != nil {
+			p.known.callers = slices.Clone(mtls.PlaintextCallers)
+		}
+	}
 	whole, err := p.resolveMembers(ctx, p.Resolver)
 	if err != nil || p.tooMany() {
 		return err
@@ -67,9 +74,6 @@ func (p *run) resolveMembers(ctx context.Context, resolver *resolve.Resolver) (r
 
 // member is the reconcile of one workload, as a part of that of its namespace.
 func (p *run) member(m facts.Member) *run {
-	if p.known.members == nil {
-		p.known.members = map[string]*knowledge{}
-	}
 	known, ok := p.known.members[m.Name]
 	if !ok {
 		known = &knowledge{uid: p.known.uid, began: p.out.Now, observed: observerKey(m.Profile.UID, m.Profile.Name)}
@@ -100,7 +104,7 @@ func (p *run) dropMembers() {
 	for _, known := range p.known.members {
 		p.Observer.Forget(known.observed)
 	}
-	p.known.members = nil
+	p.known.members, p.known.callers = nil, nil
 }
 
 // lookAtMembers decides for each workload, many at the same time.
@@ -219,7 +223,7 @@ func (p *run) gather(whole resolve.Namespace) {
 	for _, m := range p.members {
 		names, seen = append(names, m.name), append(seen, m.out.Seen)
 	}
-	p.out.Seen = traffic.Gather(names, seen)
+	p.out.Seen = traffic.Gather(names, seen).Keep(p.known.callers, p.out.Now.Add(-p.out.Spec.ObservationWindow), p.out.Now)
 	p.out.Decision = rollout.Gather(p.input(), p.rolloutMembers(), whole.Idle, whole.Objects)
 	p.out.Members = nil
 	for i, m := range p.members {

@@ -34,6 +34,9 @@ type knowledge struct {
 	observed string
 	// members are the workloads of a whole namespace, by name.
 	members map[string]*knowledge
+	// callers are those that the status of a whole namespace had when its workloads were first looked at. It does not say to
+	// which of these they sent plaintext, so they are no workload's.
+	callers []v1alpha1.PlaintextCaller
 	// counted is when the counts of a dry run were last read.
 	counted time.Time
 	// held is the profile's PeerAuthentication as it was last written.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 )
@@ -67,6 +68,32 @@ func merge(into, callers []v1alpha1.PlaintextCaller) []v1alpha1.PlaintextCaller 
 		}
 	}
 	return into
+}
+
+// Keep adds the callers that status had before a restart of the operator, as far as they were seen since a time and nobody
+// told of them since. They are names and nothing else: plaintext does not count again because of them.
+func (o Observation) Keep(before []v1alpha1.PlaintextCaller, since, now time.Time) Observation {
+	told := slices.Clone(o.Callers)
+	o.Callers = slices.Clone(o.Callers)
+	for _, c := range before {
+		if c.LastSeenTime == nil || c.LastSeenTime.Time.Before(since) || c.LastSeenTime.After(now) {
+			continue
+		}
+		if !slices.ContainsFunc(told, func(other v1alpha1.PlaintextCaller) bool { return again(c, other) }) {
+			o.Callers = append(o.Callers, c)
+		}
+	}
+	o.Callers = worst(o.Callers)
+	return o
+}
+
+// again says that a row tells of a caller that is known already. Without an address it is known by its name alone, which
+// says nothing where that is unknown.
+func again(known, told v1alpha1.PlaintextCaller) bool {
+	if known.Address == "" {
+		return keyOf(known) == keyOf(told) && known.Refused == told.Refused && (told.Address == "" || known.Workload != UnknownWorkload)
+	}
+	return told.Address != "" && same(known, told)
 }
 
 var severity = map[Completeness]int{Complete: 0, Incomplete: 1, Unavailable: 2}

@@ -1,6 +1,7 @@
 package traffic_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -42,5 +43,47 @@ func TestGather(t *testing.T) {
 		if diff := cmp.Diff(tc.want, traffic.Gather([]string{"x", "y", "z"}, tc.all)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// TestKeepCallers: what status knew before a restart names callers until their window has passed, and is no plaintext.
+func TestKeepCallers(t *testing.T) {
+	t.Parallel()
+	start, now := time.Unix(1000, 0), time.Unix(2000, 0)
+	caller := func(name, address string, seen time.Time, refused bool) v1alpha1.PlaintextCaller {
+		return v1alpha1.PlaintextCaller{Workload: name, Address: address, Protocol: "HTTP", Requests: 5, LastSeenTime: &metav1.Time{Time: seen}, Refused: refused}
+	}
+	cron, web := caller("cron", "10.0.0.1", start, false), caller("web", "", start, false)
+	for name, tc := range map[string]struct {
+		seen, before, want []v1alpha1.PlaintextCaller
+	}{
+		"nobody told yet":        {nil, []v1alpha1.PlaintextCaller{cron, web}, []v1alpha1.PlaintextCaller{cron, web}},
+		"refused":                {nil, []v1alpha1.PlaintextCaller{caller("cron", "10.0.0.1", start, true)}, []v1alpha1.PlaintextCaller{caller("cron", "10.0.0.1", start, true)}},
+		"before the window":      {nil, []v1alpha1.PlaintextCaller{caller("cron", "10.0.0.1", start.Add(-1), false), {Workload: "never"}}, nil},
+		"in the future":          {nil, []v1alpha1.PlaintextCaller{caller("cron", "10.0.0.1", now.Add(1), false)}, nil},
+		"told again":             {[]v1alpha1.PlaintextCaller{cron, web}, []v1alpha1.PlaintextCaller{caller("cron", "10.0.0.1", start, false), caller("web", "", start, false)}, []v1alpha1.PlaintextCaller{cron, web}},
+		"its address got a name": {[]v1alpha1.PlaintextCaller{cron}, []v1alpha1.PlaintextCaller{caller("unknown", "10.0.0.1", start, false)}, []v1alpha1.PlaintextCaller{cron}},
+		"another without address": {
+			[]v1alpha1.PlaintextCaller{web}, []v1alpha1.PlaintextCaller{caller("db", "", start, false)}, []v1alpha1.PlaintextCaller{caller("db", "", start, false), web},
+		},
+		"named by the metrics, and by the log since": {
+			[]v1alpha1.PlaintextCaller{cron}, []v1alpha1.PlaintextCaller{caller("cron", "", start, false)}, []v1alpha1.PlaintextCaller{cron},
+		},
+		"refused now": {
+			[]v1alpha1.PlaintextCaller{caller("cron", "10.0.0.1", start, true)}, []v1alpha1.PlaintextCaller{cron}, []v1alpha1.PlaintextCaller{cron, caller("cron", "10.0.0.1", start, true)},
+		},
+	} {
+		before := traffic.Observation{Completeness: traffic.Complete, Callers: tc.seen}
+		after := before.Keep(tc.before, start, now)
+		if diff := cmp.Diff(tc.want, after.Callers); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if after.Callers = before.Callers; !cmp.Equal(before, after) {
+			t.Errorf("%s: more than callers were kept: %+v", name, after)
+		}
+	}
+	many := traffic.Observation{}.Keep(slices.Repeat([]v1alpha1.PlaintextCaller{web, cron}, traffic.MaxCallers), start, now)
+	if len(many.Callers) != traffic.MaxCallers {
+		t.Errorf("%d callers", len(many.Callers))
 	}
 }
