@@ -79,7 +79,11 @@ func (r *Reconciler) setupAccessLogs(ctx context.Context, mgr manager.Manager, o
 	if opts.AccessLogs.Service == "" {
 		return refusals, nil
 	}
-	return refusals, mgr.Add(&publisher{client: mgr.GetClient(), live: mgr.GetAPIReader(), options: opts.AccessLogs})
+	leading, err := newPublisher(mgr, opts.AccessLogs)
+	if err != nil {
+		return nil, err
+	}
+	return refusals, mgr.Add(leading)
 }
 
 // tellRefusals has the profiles looked at whose pods refused somebody, each once: nothing else tells when STRICT is in

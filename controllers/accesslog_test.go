@@ -266,6 +266,21 @@ var _ = Describe("Access logs", func() {
 		update(ctx, service, func(s *corev1.Service) { s.Spec.Selector = nil })
 		Eventually(endpoint).WithContext(ctx).Should(Equal("manager-a 10.0.0.1:" + port(here)))
 
+		By("mending what others do to it")
+		slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: servicesecuritySystem, Name: "servicesecurity-accesslog-leader"}}
+		Expect(k8s.Delete(ctx, slice)).To(Succeed())
+		Eventually(endpoint).WithContext(ctx).Should(Equal("manager-a 10.0.0.1:" + port(here)))
+		update(ctx, slice, func(s *discoveryv1.EndpointSlice) {
+			s.Endpoints[0].Addresses[0], s.Endpoints[0].TargetRef.Name = "192.0.2.9", "somebody"
+		})
+		Eventually(endpoint).WithContext(ctx).Should(Equal("manager-a 10.0.0.1:" + port(here)))
+		version := func() string {
+			Expect(k8s.Get(ctx, client.ObjectKeyFromObject(slice), slice)).To(Succeed())
+			return slice.ResourceVersion
+		}
+		settled := version()
+		Consistently(version, "1s").Should(Equal(settled), "nothing is written when nothing differs")
+
 		By("changing the leader")
 		_, there := replica("manager-b", "10.0.0.2")
 		Consistently(listens(there)).ShouldNot(Succeed())
