@@ -58,6 +58,7 @@ func main() {
 	flag.DurationVar(&f.prometheus.Timeout, "prometheus-timeout", 2*time.Minute, "How long all the queries of an interval may take together.")
 	flag.StringVar(&f.AccessLogs.BindAddress, "accesslog-bind-address", "", "Address to receive Envoy's access logs of plaintext on, such as :9095; empty to receive none.")
 	flag.BoolVar(&f.AccessLogs.RequireMTLS, "accesslog-require-mtls", false, "Take access logs only by mutual TLS under the service account of the pod that they come from, through a sidecar of the operator's own.")
+	flag.IntVar(&f.AccessLogs.MaxStreams, "accesslog-max-streams", controllers.DefaultAccessLogStreams, "How many streams of access logs there may be at once. A proxy has two for each of its threads.")
 	flag.StringVar(&f.AccessLogs.Service, "accesslog-service", "", "Service without a selector, in the operator's namespace, that is to lead access logs to the leader.")
 	f.AccessLogs.Pod = controllers.Endpoint{Namespace: os.Getenv("POD_NAMESPACE"), Name: os.Getenv("POD_NAME"), IP: os.Getenv("POD_IP")}
 	logging := zap.Options{}

@@ -24,12 +24,17 @@ type AccessLogOptions struct {
 	BindAddress string
 	// RequireMTLS refuses streams that do not come by mutual TLS, through a sidecar of the operator's own.
 	RequireMTLS bool
+	// MaxStreams bounds the streams of all proxies together; the default if it is zero.
+	MaxStreams int
 	// Service without a selector, in the pod's namespace, whose one endpoint is the leader; empty to leave it to others how
 	// streams get here.
 	Service string
 	// Pod is the operator's own.
 	Pod Endpoint
 }
+
+// DefaultAccessLogStreams is how many streams there may be if nothing else is said.
+const DefaultAccessLogStreams = accesslog.DefaultStreams
 
 // Endpoint is where a pod is.
 type Endpoint struct {
@@ -41,6 +46,8 @@ func (o AccessLogOptions) Validate() error {
 	switch {
 	case o.BindAddress == "" && (o.RequireMTLS || o.Service != ""):
 		return errors.New("reading the flags: those of access logs need --accesslog-bind-address")
+	case o.MaxStreams < 0:
+		return errors.New("reading the flags: --accesslog-max-streams is less than nothing")
 	case o.Service != "" && (o.Pod.Namespace == "" || o.Pod.Name == "" || o.Pod.IP == ""):
 		return errors.New("reading the environment: --accesslog-service needs POD_NAMESPACE, POD_NAME and POD_IP")
 	}
@@ -62,7 +69,7 @@ func (r *Reconciler) setupAccessLogs(ctx context.Context, mgr manager.Manager, o
 	}
 	server := accesslog.New(accesslog.Options{
 		Address: opts.AccessLogs.BindAddress, RequireMTLS: opts.AccessLogs.RequireMTLS, Clock: opts.Clock, Interval: opts.ObservationInterval,
-		Directory: resolve.Directory{Reader: mgr.GetClient()},
+		Directory: resolve.Directory{Reader: mgr.GetClient()}, Limits: accesslog.Limits{Streams: opts.AccessLogs.MaxStreams},
 		Refused: func(ctx context.Context, pods []types.NamespacedName) {
 			r.tellRefusals(ctx, pods, refusals)
 		},

@@ -295,6 +295,7 @@ var _ = Describe("Access logs", func() {
 	},
 		Entry("no address", controllers.AccessLogOptions{RequireMTLS: true}, "--accesslog-bind-address"),
 		Entry("a Service and no address", controllers.AccessLogOptions{Service: "a"}, "--accesslog-bind-address"),
+		Entry("less than no streams", controllers.AccessLogOptions{BindAddress: ":1", MaxStreams: -1}, "--accesslog-max-streams"),
 		Entry("a Service and no pod", controllers.AccessLogOptions{BindAddress: ":1", Service: "a"}, "POD_IP"),
 	)
 })

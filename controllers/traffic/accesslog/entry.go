@@ -7,7 +7,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	logv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 )
 
 // The protocols, as status calls them.
@@ -51,15 +52,46 @@ type entry struct {
 // maxDelay is how long ago an entry may say that it began; a request that takes longer is known to have begun by then.
 const maxDelay = 5 * time.Minute
 
+// maxEntries of a message are read. Envoy sends after 16 KiB, which are some hundred.
+const maxEntries = 4096
+
 // entries are those of a message. Istio gives every provider to every filter chain, so one event may come as an entry for
 // HTTP and as one for TCP: requests are taken from the first, connections and what was refused from the second.
-func entries(message *accesslogv3.StreamAccessLogsMessage, now time.Time, each func(entry, outcome)) {
-	for _, e := range message.GetHttpLogs().GetLogEntry() {
-		each(fromHTTP(e, now))
+func entries(message []byte, now time.Time, each func(entry, outcome)) error {
+	count := 0
+	return fields(message, func(kind protowire.Number, logs []byte) error {
+		if kind != fieldHTTPLogs && kind != fieldTCPLogs {
+			return nil
+		}
+		return fields(logs, func(number protowire.Number, value []byte) error {
+			if number != fieldFirst {
+				return nil
+			}
+			if count++; count > maxEntries {
+				each(entry{}, dropped)
+				return nil
+			}
+			each(decode(kind, value, now))
+			return nil
+		})
+	})
+}
+
+// decode reads one entry.
+func decode(kind protowire.Number, value []byte, now time.Time) (entry, outcome) {
+	options := proto.UnmarshalOptions{DiscardUnknown: true}
+	if kind == fieldTCPLogs {
+		e := &logv3.TCPAccessLogEntry{}
+		if options.Unmarshal(value, e) != nil {
+			return entry{}, malformed
+		}
+		return fromTCP(e, now)
 	}
-	for _, e := range message.GetTcpLogs().GetLogEntry() {
-		each(fromTCP(e, now))
+	e := &logv3.HTTPAccessLogEntry{}
+	if options.Unmarshal(value, e) != nil {
+		return entry{}, malformed
 	}
+	return fromHTTP(e, now)
 }
 
 func fromHTTP(e *logv3.HTTPAccessLogEntry, now time.Time) (entry, outcome) {

@@ -9,6 +9,7 @@ import (
 	logv3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -67,6 +68,16 @@ func grpcRequest(contentType string) *logv3.HTTPAccessLogEntry {
 	}
 }
 
+// wired is a message as it comes.
+func wired(t testing.TB, message *accesslogv3.StreamAccessLogsMessage) []byte {
+	t.Helper()
+	bytes, err := proto.Marshal(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes
+}
+
 func TestEntries(t *testing.T) {
 	t.Parallel()
 	address, _ := addressOf(socket("10.0.0.9", 0))
@@ -117,7 +128,7 @@ func TestEntries(t *testing.T) {
 		"a nil entry":                   {requests(nil), entry{}, ignored},
 	} {
 		seen := 0
-		entries(tc.message, epoch.Add(time.Minute), func(got entry, what outcome) {
+		err := entries(wired(t, tc.message), epoch.Add(time.Minute), func(got entry, what outcome) {
 			seen++
 			if what != tc.outcome {
 				t.Errorf("%s: %s, want %s", name, what, tc.outcome)
@@ -126,8 +137,8 @@ func TestEntries(t *testing.T) {
 				t.Errorf("%s: (-want +got)\n%s", name, diff)
 			}
 		})
-		if seen != 1 {
-			t.Errorf("%s: %d entries", name, seen)
+		if seen != 1 || err != nil {
+			t.Errorf("%s: %d entries, %v", name, seen, err)
 		}
 	}
 }

@@ -49,6 +49,8 @@ type boundedListener struct {
 	net.Listener
 	limits Limits
 	open   quota
+	// over is told of each, and whether that is because of all others together.
+	over func(address netip.Addr, all bool)
 }
 
 // Accept implements net.Listener.
@@ -68,6 +70,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			return &countedConnection{Conn: connection, closed: sync.OnceFunc(func() { l.open.release(key) })}, nil
 		}
 		_ = connection.Close() // there is nobody to tell
+		l.over(address, l.open.inUse() >= l.limits.Connections)
 	}
 }
 

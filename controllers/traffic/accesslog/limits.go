@@ -5,17 +5,16 @@ import (
 	"time"
 )
 
-// Limits bound what proxies can use up. The zero value of each stands for its default. With the defaults, hostile proxies
-// together cost at most about 300 MiB while all of them send (a message on its way in each stream, and its decoded form), and
-// 30 MiB of that afterwards; well-behaved ones, a few MiB.
+// Limits bound what proxies can use up. The zero value of each stands for its default.
 type Limits struct {
-	// Connections over all peers: 1024. ConnectionsPerAddress bounds those of one, the operator's own sidecar apart: 16.
-	Connections, ConnectionsPerAddress int
-	// Streams over all peers: 1024. A proxy has one for each of its threads and providers.
+	// Streams over all peers: 8192. A proxy has one for each of its threads and providers: 4 for two threads.
 	Streams int
-	// StreamsPerIdentity bounds those of one service account, or of one address without mutual TLS: 256.
+	// StreamsPerIdentity bounds those of one service account, all of whose pods share it: a quarter of all.
 	StreamsPerIdentity int
-	// StreamsPerPod bounds those of one pod: 64.
+	// Connections over all peers: as many as streams. ConnectionsPerAddress bounds those of one, the operator's own sidecar
+	// apart: 32. A proxy has one for each of its threads.
+	Connections, ConnectionsPerAddress int
+	// StreamsPerPod bounds those of one pod, and of one address without mutual TLS: 64, of 32 threads.
 	StreamsPerPod int
 	// MessageBytes bounds a message: 128 KiB. Envoy sends after 16 KiB, and one entry has at most some headers more.
 	MessageBytes int
@@ -33,10 +32,21 @@ type Limits struct {
 	Identify time.Duration
 	// Penalty is how long a stream that is turned away is kept waiting, so that trying again and again costs little: 1 s.
 	Penalty time.Duration
-	// Idle streams are closed after: 10 min.
+	// Idle streams are closed after: 2 min. A proxy opens another when it has something to say.
 	Idle time.Duration
 	// Retention is how long a caller is remembered at the least: 24 h. Whoever asks for a longer window makes it longer.
 	Retention time.Duration
+}
+
+// DefaultStreams are enough for 2,048 proxies of two threads that log within the same two minutes.
+const DefaultStreams = 8192
+
+// perIdentity bounds the streams of a peer. Without mutual TLS that is a pod's address.
+func (l Limits) perIdentity(from peer) int {
+	if from.identity == (spiffe{}) {
+		return l.StreamsPerPod
+	}
+	return l.StreamsPerIdentity
 }
 
 // withDefaults fills in what is not set.
@@ -45,10 +55,8 @@ func (l Limits) withDefaults() Limits {
 		value    *int
 		fallback int
 	}{
-		{&l.Connections, 1024},
-		{&l.ConnectionsPerAddress, 16},
-		{&l.Streams, 1024},
-		{&l.StreamsPerIdentity, 256},
+		{&l.ConnectionsPerAddress, 32},
+		{&l.Streams, DefaultStreams},
 		{&l.StreamsPerPod, 64},
 		{&l.MessageBytes, 128 << 10},
 		{&l.EntriesPerSecond, 2000},
@@ -61,9 +69,11 @@ func (l Limits) withDefaults() Limits {
 	} {
 		*field.value = cmp.Or(*field.value, field.fallback)
 	}
+	l.Connections = cmp.Or(l.Connections, l.Streams)
+	l.StreamsPerIdentity = cmp.Or(l.StreamsPerIdentity, max(l.Streams/4, l.StreamsPerPod))
 	l.Identify = cmp.Or(l.Identify, 10*time.Second)
 	l.Penalty = cmp.Or(l.Penalty, time.Second)
-	l.Idle = cmp.Or(l.Idle, 10*time.Minute)
+	l.Idle = cmp.Or(l.Idle, 2*time.Minute)
 	l.Retention = cmp.Or(l.Retention, 24*time.Hour)
 	return l
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -53,7 +54,11 @@ type Server struct {
 	store   *store
 	streams quota
 	pods    quota
-	meters  *meters
+	// late are the streams that are turned away as soon as it is known whose they are.
+	late   quota
+	meters *meters
+	// decoding has room for so many messages at once, whose entries take more memory than their bytes.
+	decoding chan struct{}
 }
 
 var _ traffic.AccessLogs = (*Server)(nil)
@@ -62,7 +67,7 @@ var _ traffic.AccessLogs = (*Server)(nil)
 func New(options Options) *Server {
 	options.Limits = options.Limits.withDefaults()
 	options.Interval = cmp.Or(options.Interval, 15*time.Second)
-	s := &Server{options: options, clock: options.Clock, store: newStore(options.Limits)}
+	s := &Server{options: options, clock: options.Clock, store: newStore(options.Limits), decoding: make(chan struct{}, decoders)}
 	if s.clock == nil {
 		s.clock = clock.RealClock{}
 	}
@@ -82,6 +87,11 @@ const (
 	window = 64 << 10
 	// buffer for reading from a connection and for writing to it, in bytes.
 	buffer = 8 << 10
+	// decoders is how many messages are decoded at once, each entry by entry.
+	decoders = 4
+	// latecomers, and those of one service account or address, are how many streams beyond the bounds are asked whose they are
+	// at once.
+	latecomers, latecomersPerIdentity = 256, 8
 	// streamsPerConnection leaves room for all threads of a proxy.
 	streamsPerConnection = 64
 	// connectionIdle is how long a connection may be open without a stream.
@@ -104,6 +114,7 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) serve(ctx context.Context, listener net.Listener) error {
 	limits := s.options.Limits
 	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(wire{}),
 		grpc.MaxRecvMsgSize(limits.MessageBytes), grpc.MaxSendMsgSize(1<<10), grpc.MaxHeaderListSize(maxHeaders),
 		grpc.MaxConcurrentStreams(streamsPerConnection), grpc.ConnectionTimeout(limits.Identify),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window), grpc.ReadBufferSize(buffer), grpc.WriteBufferSize(buffer),
@@ -119,7 +130,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener) error {
 		// Whoever streams does so for ever: there is nothing to wait for.
 		server.Stop()
 	})
-	err := server.Serve(&boundedListener{Listener: listener, limits: limits})
+	err := server.Serve(&boundedListener{Listener: listener, limits: limits, over: func(address netip.Addr, all bool) { s.missed(within, address, all) }})
 	cancel()
 	group.Wait()
 	if err != nil && ctx.Err() == nil {
@@ -160,37 +171,77 @@ func (s *Server) take(stream accesslogv3.AccessLogService_StreamAccessLogsServer
 	if err != nil {
 		return err
 	}
-	if !s.streams.acquire(from.key(), limits.StreamsPerIdentity, limits.Streams) {
+	if !s.streams.acquire(from.key(), limits.perIdentity(from), limits.Streams) {
+		s.turnAway(ctx, from, stream)
 		return status.Error(codes.ResourceExhausted, "there are too many streams of access logs")
 	}
 	defer s.streams.release(from.key())
 
 	messages := receive(ctx, stream)
-	first, err := next(ctx, messages, limits.Identify)
-	if err != nil {
-		return ended(err)
-	}
-	node := first.GetIdentifier().GetNode().GetId()
-	session, err := s.identify(ctx, from, node)
-	if err != nil {
-		pause(ctx, limits.Penalty)
+	session, message, err := s.begin(ctx, from, messages)
+	if session == nil {
 		return err
 	}
 	if !s.pods.acquire(session.pod.UID, limits.StreamsPerPod, 0) {
+		s.store.truncate(session.pod, s.clock.Now())
 		return status.Error(codes.ResourceExhausted, "there are too many streams of this pod's access logs")
 	}
 	defer s.pods.release(session.pod.UID)
 
-	for message := first; ; {
-		if again := message.GetIdentifier().GetNode().GetId(); again != "" && again != node {
-			return status.Error(codes.InvalidArgument, "the stream changes the pod that it says it comes from")
-		}
+	for {
 		if err := session.record(ctx, message); err != nil {
+			return err
+		}
+		if err := session.rest(ctx); err != nil {
 			return err
 		}
 		if message, err = next(ctx, messages, limits.Idle); err != nil {
 			return ended(err)
 		}
+	}
+}
+
+// begin waits for a stream's first message, and believes what it claims as far as its connection shows it. There is no
+// session if the stream is over.
+func (s *Server) begin(ctx context.Context, from peer, messages <-chan received) (*session, []byte, error) {
+	first, err := next(ctx, messages, s.options.Limits.Identify)
+	if err != nil {
+		return nil, nil, ended(err)
+	}
+	node, err := nodeOf(first)
+	if err != nil {
+		return nil, nil, status.Error(codes.InvalidArgument, err.Error())
+	}
+	session, err := s.identify(ctx, from, node)
+	if err != nil {
+		pause(ctx, s.options.Limits.Penalty)
+		return nil, nil, err
+	}
+	return session, first, nil
+}
+
+// turnAway finds out which pod a stream beyond the bounds is of, to note that something of it is left out. Where too many
+// are turned away at once that is noted of all.
+func (s *Server) turnAway(ctx context.Context, from peer, stream accesslogv3.AccessLogService_StreamAccessLogsServer) {
+	if !s.late.acquire(from.key(), latecomersPerIdentity, latecomers) {
+		if s.late.inUse() >= latecomers {
+			s.store.truncateAll(s.clock.Now())
+		}
+		return
+	}
+	defer s.late.release(from.key())
+	if session, _, _ := s.begin(ctx, from, receive(ctx, stream)); session != nil {
+		s.store.truncate(session.pod, s.clock.Now())
+	}
+}
+
+// missed notes that a connection was closed at once: something of the pod that has the address is left out, or of any.
+func (s *Server) missed(ctx context.Context, address netip.Addr, all bool) {
+	now := s.clock.Now()
+	if all {
+		s.store.truncateAll(now)
+	} else if pod, ok := s.options.Directory.At(ctx, address.String(), now); ok {
+		s.store.truncate(pod, now)
 	}
 }
 
@@ -239,7 +290,7 @@ func (s *Server) identify(ctx context.Context, from peer, node string) (*session
 		return nil, status.Error(codes.PermissionDenied, err.Error())
 	}
 	entries, messages := s.store.buckets(pod, s.clock.Now())
-	return &session{Server: s, pod: pod, authenticated: authenticated, entries: entries, messages: messages}, nil
+	return &session{Server: s, node: node, pod: pod, authenticated: authenticated, entries: entries, messages: messages}, nil
 }
 
 // pause waits a while, or until ctx ends.
@@ -255,36 +306,53 @@ func pause(ctx context.Context, duration time.Duration) {
 // session is a stream whose pod is known.
 type session struct {
 	*Server
+	node              string
 	pod               facts.Identity
 	authenticated     bool
 	entries, messages *rate.Limiter
 }
 
-// record takes in a message, more slowly than the stream may wish.
-func (s *session) record(ctx context.Context, message *accesslogv3.StreamAccessLogsMessage) error {
-	now := s.clock.Now()
-	if !s.messages.Allow() {
-		// The proxy drops what it cannot send.
-		s.store.truncate(s.pod, now)
-		if err := s.messages.Wait(ctx); err != nil {
-			return status.FromContextError(err).Err()
-		}
+// record takes in a message.
+func (s *session) record(ctx context.Context, message []byte) error {
+	s.decoding <- struct{}{}
+	defer func() { <-s.decoding }()
+	if again, err := nodeOf(message); err != nil || again != "" && again != s.node {
+		return status.Error(codes.InvalidArgument, "the stream changes the pod that it says it comes from")
 	}
-	entries(message, now, func(e entry, what outcome) {
+	now := s.clock.Now()
+	err := entries(message, now, func(e entry, what outcome) {
 		if what == counted && !s.entries.Allow() {
 			what = dropped
-			s.store.truncate(s.pod, now)
 		}
 		s.meters.entries.WithLabelValues(string(what)).Inc()
-		if what != counted {
-			return
+		switch what {
+		case dropped:
+			s.store.truncate(s.pod, now)
+		case counted:
+			if e.refused {
+				s.meters.refused.WithLabelValues(text(s.authenticated)).Inc()
+			}
+			who, _ := s.options.Directory.At(ctx, e.address.String(), e.made)
+			s.store.add(s.pod, s.authenticated, e, who, now)
+		case mutual, ignored, malformed:
 		}
-		if e.refused {
-			s.meters.refused.WithLabelValues(text(s.authenticated)).Inc()
-		}
-		who, _ := s.options.Directory.At(ctx, e.address.String(), e.made)
-		s.store.add(s.pod, s.authenticated, e, who, now)
 	})
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	return nil
+}
+
+// rest has a pod's streams wait that send more often than they may.
+func (s *session) rest(ctx context.Context) error {
+	if s.messages.Allow() {
+		return nil
+	}
+	// The proxy drops what it cannot send.
+	s.store.truncate(s.pod, s.clock.Now())
+	if err := s.messages.Wait(ctx); err != nil {
+		return status.FromContextError(err).Err()
+	}
 	return nil
 }
 
@@ -297,7 +365,7 @@ func text(b bool) string {
 
 // received is a message, or why there are no more.
 type received struct {
-	message *accesslogv3.StreamAccessLogsMessage
+	message []byte
 	err     error
 }
 
@@ -306,9 +374,10 @@ func receive(ctx context.Context, stream accesslogv3.AccessLogService_StreamAcce
 	out := make(chan received)
 	go func() {
 		for {
-			message, err := stream.Recv()
+			var message frame
+			err := stream.RecvMsg(&message)
 			select {
-			case out <- received{message, err}:
+			case out <- received{message.bytes, err}:
 			case <-ctx.Done():
 				return
 			}
@@ -324,7 +393,7 @@ func receive(ctx context.Context, stream accesslogv3.AccessLogService_StreamAcce
 var errIdle = errors.New("waiting for a message: none came in time")
 
 // next waits for a message.
-func next(ctx context.Context, messages <-chan received, patience time.Duration) (*accesslogv3.StreamAccessLogsMessage, error) {
+func next(ctx context.Context, messages <-chan received, patience time.Duration) ([]byte, error) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {

@@ -30,14 +30,14 @@ const patience = 20 * time.Second
 
 // site is a server with the pods of its cluster. Pods have addresses on loopback, which clients can call from.
 type site struct {
-	t       *testing.T
+	t       testing.TB
 	server  *Server
 	cluster *cluster
 	address string
 	refused chan []types.NamespacedName
 }
 
-func newSite(t *testing.T, edit func(*Options), pods ...facts.Identity) *site {
+func newSite(t testing.TB, edit func(*Options), pods ...facts.Identity) *site {
 	t.Helper()
 	s := &site{t: t, cluster: &cluster{}, refused: make(chan []types.NamespacedName, 100)}
 	s.cluster.add(epoch, pods...)
@@ -126,7 +126,7 @@ func (s *site) logged(pods ...facts.Identity) []string {
 	return texts(s.server.Logged(s.t.Context(), every(epoch, pods...)))
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
@@ -312,6 +312,23 @@ func TestAnEndlessStreamIsReadSlowly(t *testing.T) {
 	}
 }
 
+// TestAMessageOfManyEntries: bytes that would take fifty times the memory are not decoded all at once, nor all.
+func TestAMessageOfManyEntries(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, nil, web)
+	many := make([]*logv3.HTTPAccessLogEntry, 60000)
+	for i := range many {
+		many[i] = &logv3.HTTPAccessLogEntry{}
+	}
+	s.log(web.Address, web, requests(many...))
+	of := func(what outcome) float64 {
+		return testutil.ToFloat64(s.server.meters.entries.WithLabelValues(string(what)))
+	}
+	if of(ignored) != maxEntries || of(dropped) != float64(len(many)-maxEntries) {
+		t.Errorf("%g entries were read, and %g left out", of(ignored), of(dropped))
+	}
+}
+
 func TestAnOversizedMessageEndsItsStreamAlone(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, nil, web, shop)
@@ -349,6 +366,54 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 	open(s.client(shop.Address), shop, 2)
 	eventually(t, "another has its own", func() bool { return len(s.logged(shop)) == 1 && s.server.streams.inUse() == 6 })
+	truncated := func(pod facts.Identity) bool { return s.server.Logged(t.Context(), every(epoch, pod)).Truncated }
+	if !truncated(web) || truncated(shop) {
+		t.Errorf("lists are taken for incomplete: %t, and of another %t", truncated(web), truncated(shop))
+	}
+}
+
+// TestStreamsBeyondTheBounds: whose a stream is that is turned away is found out where that can be.
+func TestStreamsBeyondTheBounds(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, func(o *Options) { o.Limits = Limits{Streams: 2, Connections: 100} }, web, shop)
+	open := func(pod facts.Identity) accesslogv3.AccessLogService_StreamAccessLogsClient {
+		stream := s.stream(pod.Address)
+		_ = stream.Send(introduce(pod, request("192.0.2.1", 8000))) // the answer says it
+		return stream
+	}
+	truncated := func(pod facts.Identity) bool { return s.server.Logged(t.Context(), every(epoch, pod)).Truncated }
+	open(web)
+	open(web)
+	eventually(t, "all streams are taken", func() bool { return s.server.streams.inUse() == 2 && len(s.logged(web)) == 1 })
+	if got := code(open(shop)); got != codes.ResourceExhausted {
+		t.Errorf("one more ends with %s", got)
+	}
+	if truncated(web) || !truncated(shop) {
+		t.Errorf("lists are taken for incomplete: %t, and of whom was turned away %t", truncated(web), truncated(shop))
+	}
+	for range latecomers {
+		s.server.late.acquire("somebody", 0, 0)
+	}
+	_ = code(open(shop))
+	if !truncated(web) {
+		t.Error("nobody's list is taken for incomplete, although it is not known whose stream was turned away")
+	}
+}
+
+// TestAThousandReplicas: the pods of one service account share what is a quarter of all.
+func TestAThousandReplicas(t *testing.T) {
+	t.Parallel()
+	limits := Limits{}.withDefaults()
+	account := peer{identity: spiffe{"cluster.local", "foo", "web"}}
+	if got := limits.perIdentity(account); got < 500*4 || got > limits.Streams/4 {
+		t.Errorf("one service account has %d streams", got)
+	}
+	if got := limits.perIdentity(peer{address: netip.MustParseAddr(web.Address)}); got != limits.StreamsPerPod {
+		t.Errorf("one address has %d streams", got)
+	}
+	if limits.Streams < 2000*4 || limits.Connections < 2000*2 {
+		t.Errorf("%d streams and %d connections are not enough for 2,000 proxies", limits.Streams, limits.Connections)
+	}
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
@@ -365,6 +430,11 @@ func TestConnectionsAreBounded(t *testing.T) {
 	s.log(shop.Address, shop, request("192.0.2.1", 8000))
 	if got := s.logged(shop); len(got) != 1 {
 		t.Errorf("another has %v", got)
+	}
+	for pod, want := range map[facts.Identity]bool{web: true, shop: false} {
+		if got := s.server.Logged(t.Context(), every(epoch, pod)).Truncated; got != want {
+			t.Errorf("the list of %s is taken for incomplete: %t", pod.Name, got)
+		}
 	}
 }
 

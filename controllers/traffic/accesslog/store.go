@@ -33,7 +33,7 @@ type store struct {
 	callers int
 	// retention is the longest window that was asked for.
 	retention time.Duration
-	// evicted is when a record was last dropped to make room.
+	// evicted is when a record was last dropped to make room, or something was left out of which it is not known whose it was.
 	evicted time.Time
 	// news are the pods that refused somebody since they were last asked for.
 	news map[types.NamespacedName]struct{}
@@ -116,6 +116,13 @@ func (s *store) truncate(pod facts.Identity, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.record(pod, now).truncated = now
+}
+
+// truncateAll notes that something was left out, of whatever pod.
+func (s *store) truncateAll(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.evicted = now
 }
 
 // buckets are those of a pod.
