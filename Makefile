@@ -88,8 +88,8 @@ fuzz: ## Every fuzz target, for FUZZTIME=30s each.
 ##@ Before a commit
 
 .PHONY: verify
-verify: $(CONTROLLER_GEN) $(KUSTOMIZE) $(CRD_REF_DOCS) $(BUNDLE) ## Fail if generated files, go.mod or formatting differ from what the source makes.
-	@hack/verify.sh
+verify: $(CONTROLLER_GEN) $(KUSTOMIZE) $(CRD_REF_DOCS) $(BUNDLE) ## Fail if generated files, go.mod or formatting differ from what the source makes, or a kustomization cannot be built.
+	@KUSTOMIZE="$(KUSTOMIZE)" hack/verify.sh
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run the linters.
