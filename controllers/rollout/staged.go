@@ -61,6 +61,13 @@ func rolledBack(in Input, d *Decision) bool {
 		return false
 	}
 	d.Stage, d.NextAttempt = v1alpha1.StageRolledBack, next
+	if d.RolledBack = lastRollback(in); d.RolledBack.Time.IsZero() {
+		// Somebody replaced the object: what status knows goes back there.
+		d.RolledBack = facts.Rollback{Generation: in.Spec.Generation, Attempts: max(attempts(in), 1), Time: in.Now}
+		if !next.IsZero() {
+			d.RolledBack.Time = notAfter(next.Add(-backOff(attempts(in))), in.Now)
+		}
+	}
 	return true
 }
 
