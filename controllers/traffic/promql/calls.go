@@ -2,6 +2,7 @@ package promql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -124,10 +125,10 @@ func (c *callers) ask(ctx context.Context, p *poller, now time.Time) {
 	if namespaces = slices.Compact(namespaces); len(namespaces) == 0 {
 		return // nobody's pods are known
 	}
-	var warned poll
-	vector, err := p.vector(ctx, p.schema.calls(namespaces, names), time.Time{}, &warned)
-	if err == nil && warned.problem != "" {
-		err = fmt.Errorf("%s", warned.problem)
+	var answer poll
+	vector, err := p.vector(ctx, p.schema.calls(namespaces, names), time.Time{}, &answer)
+	if err == nil && len(answer.warnings) > 0 {
+		err = errors.New(answer.warned())
 	}
 	if c.err = err; err == nil {
 		c.learn(p.schema, vector)

@@ -121,6 +121,9 @@ func (o *Observer) conclude(request traffic.Request, namespaces []string, err er
 	for _, n := range namespaces {
 		wanted.namespaces[n] = struct{}{}
 	}
+	if p.history == nil && err == nil && p.last.problem != "" {
+		return traffic.Observation{Completeness: traffic.Incomplete, Reason: reasonIncomplete, Time: o.clock.Now(), Message: p.last.problem}
+	}
 	if p.history == nil || err != nil {
 		if err == nil {
 			err = errors.New("it was not asked yet")
@@ -131,7 +134,7 @@ func (o *Observer) conclude(request traffic.Request, namespaces []string, err er
 		}
 	}
 	observation := conclude(request, p.history, p.last, o.profile(request.Profile), o.clock.Now(), o.interval)
-	if !p.last.covers(wanted) {
+	if !p.last.covers(wanted) && p.last.problem == "" {
 		observation.Completeness, observation.Reason, observation.Since = traffic.Incomplete, reasonIncomplete, time.Time{}
 		observation.Message = "Prometheus was not asked for this target's whole window yet; it will be at the next observation interval."
 	}

@@ -391,6 +391,7 @@ func TestBadServer(t *testing.T) {
 		"a million":    {bend: million, want: traffic.Unavailable, wantMessage: "longer than the operator takes"},
 		"very many":    {bend: many, want: traffic.Complete},
 		"an old clock": {skew: 10 * time.Minute, want: traffic.Incomplete, wantMessage: "behind the operator's"},
+		"both":         {skew: 10 * time.Minute, warnings: []string{"store-2 did not answer"}, want: traffic.Incomplete, wantMessage: "store-2 did not answer. The server's clock is more than 1m0s behind"},
 		"a fast clock": {skew: -10 * time.Minute, want: traffic.Incomplete, wantMessage: "ahead of the operator's"},
 		"a warning":    {warnings: []string{"store-2 did not answer"}, want: traffic.Incomplete, wantMessage: "store-2 did not answer"},
 		"a fair clock": {skew: 40 * time.Second, want: traffic.Complete},
@@ -433,6 +434,75 @@ func TestClockThatJumps(t *testing.T) {
 	seen := o.Observe(context.Background(), s.request(nil))
 	if seen.Completeness == traffic.Complete && seen.Since.Before(s.now) {
 		t.Errorf("the stretch goes on from %s through time that the server did not see", seen.Since)
+	}
+}
+
+// pass scrapes the target's pods every 15 s for so many scrapes, and asks after each.
+func (s *script) pass(o *Observer, clock *clocktesting.FakePassiveClock, scrapes int, before func(n int), pods ...*pod) (last traffic.Observation) {
+	s.t.Helper()
+	for n := range scrapes {
+		s.now = s.now.Add(15 * time.Second)
+		if before != nil {
+			before(n)
+		}
+		for _, p := range pods {
+			s.scrape(p, s.now)
+		}
+		clock.SetTime(s.now)
+		s.server.now = s.now
+		last = o.Observe(context.Background(), s.request(func(r *traffic.Request) {
+			r.Proxies = nil
+			for _, p := range pods {
+				r.Proxies = append(r.Proxies, p.proxy())
+			}
+		}))
+	}
+	return last
+}
+
+// without is a server whose store with a pod's series does not answer.
+func (s *script) without(pod string) func(http.HandlerFunc) http.HandlerFunc {
+	return func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			query := r.FormValue("query")
+			r.Form.Set("query", strings.ReplaceAll(query, `pod!=""`, `pod!~"|`+pod+`"`))
+			next(w, r)
+		}
+	}
+}
+
+// TestWarning holds that what an answer with a warning lacked is read when the server has it again.
+func TestWarning(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	other := newPod("web", "web-5d-x2", s.now)
+	other.counts[requests("mutual_tls", "front")] = 7
+	if seen := s.pass(o, clock, 8, nil, s.pod, other); seen.Completeness != traffic.Complete {
+		t.Fatal(seen.Message)
+	}
+	s.bend, s.warnings = s.without(s.pod.name), []string{"store-2 did not answer", "store-1 is slow"}
+	var plaintext time.Time
+	seen := s.pass(o, clock, 40, func(n int) {
+		if n == 12 {
+			plaintext = s.now
+			s.pod.counts[requests("none", "cron")]++
+		}
+	}, s.pod, other)
+	if seen.Completeness != traffic.Incomplete || !strings.Contains(seen.Message, "store-1 is slow; store-2 did not answer.") || strings.Count(seen.Message, "store-2") != 1 {
+		t.Errorf("%s: %s", seen.Completeness, seen.Message)
+	}
+	s.bend, s.warnings = nil, nil
+	seen = s.pass(o, clock, 2, nil, s.pod, other)
+	if seen.Completeness != traffic.Complete || seen.Since.Before(plaintext) || seen.LastPlaintext.Before(plaintext) {
+		t.Errorf("%s since %s, last plaintext %s, and there was some at %s: %s", seen.Completeness, seen.Since, seen.LastPlaintext, plaintext, seen.Message)
+	}
+	// Where nothing was lost the stretch goes on.
+	s.warnings = []string{"store-2 did not answer"}
+	s.pass(o, clock, 40, nil, s.pod, other)
+	s.warnings = nil
+	if again := s.pass(o, clock, 2, nil, s.pod, other); again.Completeness != traffic.Complete || again.Since.After(seen.Since) {
+		t.Errorf("%s since %s, after %s before: %s", again.Completeness, again.Since, seen.Since, again.Gap)
 	}
 }
 

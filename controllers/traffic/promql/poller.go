@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	// maxDrift is by how much that difference may change: a server whose clock was set back, or that answers from a cache,
 	// shows old data as new.
 	maxDrift = 5 * time.Second
+	// maxWarnings are told of a poll.
+	maxWarnings = 3
 	// forgotten is how many intervals a profile may not ask before it is left out of the polls.
 	forgotten = 20
 )
@@ -57,6 +60,8 @@ type poll struct {
 	// sent and received are the operator's time around the query that told the server's, now.
 	sent, received, now time.Time
 	err                 error
+	// warnings are how Thanos and Mimir say that a part of an answer is missing.
+	warnings []string
 	// problem says why what was read cannot be concluded from, whatever it says.
 	problem string
 	// jumped is when, on the server's clock, one of the two clocks was last found to have jumped.
@@ -71,6 +76,28 @@ type poll struct {
 // skew is by how much the server's clock is ahead.
 func (p poll) skew() time.Duration {
 	return p.now.Sub(p.sent.Add(p.received.Sub(p.sent) / 2))
+}
+
+// doubts says why the answer cannot be concluded from; empty if it can.
+func (p poll) doubts() string {
+	var texts []string
+	if len(p.warnings) > 0 {
+		texts = append(texts, p.warned())
+	}
+	if skew := p.skew(); !p.now.IsZero() && skew.Abs() > maxSkew {
+		direction := "ahead of"
+		if skew < 0 {
+			direction = "behind"
+		}
+		texts = append(texts, fmt.Sprintf("The server's clock is more than %s %s the operator's, so it cannot be told how old its data is. Synchronise both.", maxSkew, direction))
+	}
+	return strings.Join(texts, " ")
+}
+
+// warned tells the warnings, in the same order each time.
+func (p poll) warned() string {
+	slices.Sort(p.warnings)
+	return "The server answered with a warning, so its answer may lack something: " + strings.Join(p.warnings[:min(len(p.warnings), maxWarnings)], "; ") + "."
 }
 
 // require says what a profile needs, and polls if the last poll is too old. A poll that began for another profile a moment
@@ -236,8 +263,9 @@ func (p *poller) vector(ctx context.Context, query string, at time.Time, next *p
 func (p *poller) value(ctx context.Context, query string, at time.Time, next *poll) (model.Value, error) {
 	value, warnings, err := p.client.query(ctx, query, at)
 	for _, w := range warnings {
-		// A warning is how Thanos and Mimir say that a part of the answer is missing.
-		next.problem = "The server answered with a warning, so its answer may lack something: " + clip(w) + "."
+		if w = clip(w); len(next.warnings) < maxKept && !slices.Contains(next.warnings, w) {
+			next.warnings = append(next.warnings, w)
+		}
 	}
 	if err == nil && value == nil {
 		err = fmt.Errorf("its answer is empty")
@@ -247,21 +275,15 @@ func (p *poller) value(ctx context.Context, query string, at time.Time, next *po
 
 // finish takes in a poll's result.
 func (p *poller) finish(next poll, a *answer, err error) {
+	next.problem = next.doubts()
 	p.tell(next, err)
-	if err != nil {
-		// What was read before stays, and the next poll goes on from there.
+	if err != nil || len(next.warnings) > 0 {
+		// What was read before stays, and the next poll goes on from there: what an answer lacks may come back later.
 		next.window, next.namespaces = p.last.window, p.last.namespaces
 		next.sent, next.received, next.now, next.usual = p.last.sent, p.last.received, p.last.now, p.last.usual
 		next.err = err
 		p.last = next
 		return
-	}
-	if skew := next.skew(); skew.Abs() > maxSkew {
-		direction := "ahead of"
-		if skew < 0 {
-			direction = "behind"
-		}
-		next.problem = fmt.Sprintf("The server's clock is more than %s %s the operator's, so it cannot be told how old its data is. Synchronise both.", maxSkew, direction)
 	}
 	next.usual = p.last.usual
 	if p.last.now.IsZero() {
