@@ -603,6 +603,29 @@ func TestLongerWindow(t *testing.T) {
 	}
 }
 
+// TestReach holds that a poll reads all the time since the last that was learned from, and never more than is asked for.
+func TestReach(t *testing.T) {
+	const window, gap = 30 * time.Minute, 75 * time.Second
+	now := epoch.Add(24 * time.Hour)
+	for name, tc := range map[string]struct {
+		since       time.Duration
+		wantHistory bool
+		wantSpan    time.Duration
+	}{
+		"an interval":     {15 * time.Second, false, 15*time.Second + gap + 15*time.Second},
+		"some failures":   {20 * time.Minute, false, 20*time.Minute + gap + 15*time.Second},
+		"a night of them": {10 * time.Hour, true, window + gap},
+	} {
+		p := &poller{steps: historySteps, history: newHistory(), last: poll{window: window, now: now.Add(-tc.since)}}
+		p.history.to = now.Add(-tc.since)
+		a := &answer{now: now, interval: 15 * time.Second, longest: 15 * time.Second}
+		p.reach(&poll{window: window}, a)
+		if a.asked.history != tc.wantHistory || a.asked.span != tc.wantSpan {
+			t.Errorf("%s: everything %v, %s back; want %v, %s", name, a.asked.history, a.asked.span, tc.wantHistory, tc.wantSpan)
+		}
+	}
+}
+
 // direct stands for the sidecars' own source.
 type direct struct {
 	asked  []traffic.Request

@@ -211,12 +211,13 @@ func (p *poller) ask(ctx context.Context, next *poll) (*answer, error) {
 	return a, nil
 }
 
-// reach says how far back the poll reads: what is new, or everything when more is asked for than was read before.
+// reach says how far back the poll reads: what is new, or everything when more is asked for than was read before, or when
+// nothing was learned for so long that everything is less.
 func (p *poller) reach(next *poll, a *answer) {
 	gap := min(max(5*a.longest, 15*time.Second), 10*time.Minute)
 	a.asked.gap = gap
 	before := p.last
-	if p.history == nil || !before.covers(next) || a.now.Before(p.history.to) {
+	if p.history == nil || !before.covers(next) || a.now.Before(p.history.to) || a.now.Sub(p.history.to) > next.window+gap {
 		a.asked.history = true
 		a.asked.span = next.window + gap
 		a.asked.since = a.asked.span
