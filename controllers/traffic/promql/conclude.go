@@ -130,6 +130,7 @@ func (v *view) proxies() {
 			v.bump(p.started, fmt.Sprintf("the proxy of pod %s restarted, and what it saw last before went with it", name))
 		}
 		v.bump(p.appeared, fmt.Sprintf("the proxy of pod %s was not scraped before", name))
+		v.bump(p.late, fmt.Sprintf("what was scraped of the proxy of pod %s was there too late to be read", name))
 		if scraped == 0 || p.seen().Before(first) {
 			first = p.seen()
 		}

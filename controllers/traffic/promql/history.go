@@ -51,6 +51,8 @@ type proxy struct {
 	gone bool
 
 	restarted, vanished, appeared, born time.Time
+	// late is up to when samples may have come after they should have been read.
+	late time.Time
 }
 
 // seen is when scraping it last began; zero if that was before what was read.
@@ -140,8 +142,8 @@ func (h *history) learn(a *answer) {
 		h.from = a.now.Add(-a.asked.span)
 	}
 	h.interval, h.copies = a.interval, a.copies
-	h.learnProxies(a)
 	h.learnEvents(a)
+	h.learnProxies(a)
 	h.learnTimes(a)
 	h.learnCounts(a)
 	h.learnMutual(a)
@@ -161,6 +163,7 @@ func (h *history) learnProxies(a *answer) {
 		switch s.Metric[part] {
 		case partAt:
 			p := h.proxy(a, s.Metric)
+			p.late = later(p.late, p.unread(a))
 			p.present, p.at = true, instant(float64(s.Value))
 		case partStarted:
 			h.proxy(a, s.Metric).started = instant(float64(s.Value))
@@ -169,9 +172,23 @@ func (h *history) learnProxies(a *answer) {
 				h.proxy(a, s.Metric).interval = max(seconds(v), time.Second)
 			}
 		case partGone:
-			h.proxy(a, s.Metric).gone = true
+			p := h.proxy(a, s.Metric)
+			p.gone = true
+			if p.at.IsZero() && !p.vanished.After(p.seen()) {
+				p.at = a.now.Add(-a.asked.gap) // at the earliest
+			}
 		}
 	}
+}
+
+// unread is the end of what may have been written too late to be read, of a proxy that is scraped: its samples did not reach
+// as far as this poll reads back when last there was one, and nothing says that its scraping began since. Zero if nothing was.
+func (p *proxy) unread(a *answer) time.Time {
+	start := a.now.Add(-a.asked.span)
+	if a.asked.history || !later(p.at, p.seen()).Before(start) {
+		return time.Time{}
+	}
+	return start
 }
 
 func (h *history) learnEvents(a *answer) {

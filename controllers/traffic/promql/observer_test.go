@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -448,16 +449,21 @@ func (s *script) pass(o *Observer, clock *clocktesting.FakePassiveClock, scrapes
 		for _, p := range pods {
 			s.scrape(p, s.now)
 		}
-		clock.SetTime(s.now)
-		s.server.now = s.now
-		last = o.Observe(context.Background(), s.request(func(r *traffic.Request) {
-			r.Proxies = nil
-			for _, p := range pods {
-				r.Proxies = append(r.Proxies, p.proxy())
-			}
-		}))
+		last = s.ask(o, clock, pods...)
 	}
 	return last
+}
+
+// ask asks now, about these pods.
+func (s *script) ask(o *Observer, clock *clocktesting.FakePassiveClock, pods ...*pod) traffic.Observation {
+	clock.SetTime(s.now)
+	s.server.now = s.now
+	return o.Observe(context.Background(), s.request(func(r *traffic.Request) {
+		r.Proxies = nil
+		for _, p := range pods {
+			r.Proxies = append(r.Proxies, p.proxy())
+		}
+	}))
 }
 
 // without is a server whose store with a pod's series does not answer.
@@ -503,6 +509,99 @@ func TestWarning(t *testing.T) {
 	s.warnings = nil
 	if again := s.pass(o, clock, 2, nil, s.pod, other); again.Completeness != traffic.Complete || again.Since.After(seen.Since) {
 		t.Errorf("%s since %s, after %s before: %s", again.Completeness, again.Since, seen.Since, again.Gap)
+	}
+}
+
+// TestDelayedSamples holds that samples which come late, with the times of their scrapes, are not taken for read, and that
+// what counters make good does not restart the stretch.
+func TestDelayedSamples(t *testing.T) {
+	for name, tc := range map[string]struct {
+		scrapes  int  // that are late
+		lost     bool // or fail
+		inParts  bool
+		appears  bool // the pod is new then
+		restarts bool
+	}{
+		"four":                     {scrapes: 4},
+		"four that fail":           {scrapes: 4, lost: true},
+		"forty":                    {scrapes: 40, restarts: true},
+		"forty, part by part":      {scrapes: 40, inParts: true, restarts: true},
+		"forty of a pod just made": {scrapes: 40, appears: true, restarts: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := play(t, nil)
+			clock := clocktesting.NewFakePassiveClock(s.now)
+			o := s.observer(clock, nil)
+			other := newPod("web", "web-5d-x2", s.now)
+			other.counts[requests("mutual_tls", "front")] = 7
+			before := s.pass(o, clock, 8, nil, other, s.pod)
+			slow := s.pod
+			if tc.appears {
+				slow = newPod("web", "web-5d-x3", s.now)
+			}
+			target := []*pod{other, s.pod, slow}[:2]
+			if tc.appears {
+				target = target[:3]
+			}
+			var late []func()
+			var plaintext time.Time
+			for n := range tc.scrapes {
+				s.now = s.now.Add(15 * time.Second)
+				if tc.scrapes > 4 && n == tc.scrapes/2 {
+					plaintext = s.now
+					slow.counts[requests("none", "cron")]++
+				}
+				at, held := s.now, *slow
+				held.counts = maps.Clone(slow.counts)
+				late = append(late, func() {
+					held.last = slow.last
+					s.scrape(&held, at)
+					slow.last = held.last
+				})
+				for _, p := range target {
+					if p != slow {
+						s.scrape(p, s.now)
+					}
+				}
+				s.ask(o, clock, target...)
+			}
+			for i, scrape := range late {
+				if tc.lost {
+					break
+				}
+				scrape()
+				if tc.inParts && i%10 == 9 {
+					s.ask(o, clock, target...)
+				}
+			}
+			seen := s.pass(o, clock, 3, nil, target...)
+			if seen.Completeness != traffic.Complete {
+				t.Fatal(seen.Message)
+			}
+			if tc.restarts && seen.Since.Before(plaintext) || !tc.restarts && seen.Since.After(before.Since) {
+				t.Errorf("since %s, %s before it; plaintext at %s; %s", seen.Since, before.Since, plaintext, seen.Gap)
+			}
+		})
+	}
+}
+
+// TestFailureAtFirst holds that scrapes which fail as the operator starts are made good by the next, too.
+func TestFailureAtFirst(t *testing.T) {
+	for _, failed := range []int{1, 3} {
+		s := play(t, nil)
+		clock := clocktesting.NewFakePassiveClock(s.now)
+		for range failed {
+			s.now = s.now.Add(15 * time.Second)
+			s.fail(s.pod, s.now)
+		}
+		o := s.observer(clock, nil)
+		if seen := s.ask(o, clock, s.pod); seen.Completeness != traffic.Incomplete {
+			t.Fatal(seen.Completeness)
+		}
+		if seen := s.pass(o, clock, 2, nil, s.pod); seen.Completeness != traffic.Complete || seen.Time.Sub(seen.Since) < 30*time.Minute {
+			t.Errorf("after %d failures %s since %s: %s", failed, seen.Completeness, seen.Since, seen.Message)
+		}
 	}
 }
 
