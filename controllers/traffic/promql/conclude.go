@@ -25,8 +25,10 @@ const (
 type profile struct {
 	live    map[object]string // UID
 	unknown map[object]struct{}
-	// ended are pods whose last word was heard: they never saw plaintext.
-	ended map[object]struct{}
+	// ended are pods whose last word was heard: they never saw plaintext. By UID, as a StatefulSet's pods share their names.
+	ended map[object]string
+	// late says that one of them saw plaintext after all; empty once it was judged.
+	late string
 	// gap is when last something was lost, on the server's clock, and why.
 	gap time.Time
 	why string
@@ -164,12 +166,16 @@ func (v *view) between(p *proxy) time.Duration { return cmp.Or(p.interval, v.his
 func (v *view) departed() {
 	p := v.profile
 	for name, uid := range p.live {
-		if px, ok := v.pods[name]; (!ok || px.UID != uid) && !p.endedWell(name) {
+		if px, ok := v.pods[name]; (!ok || px.UID != uid) && !p.endedWell(name, uid) {
 			v.lost("a pod went away, and what it saw last is not known")
 		}
 	}
+	if p.late != "" {
+		v.lost(p.late)
+		p.late = ""
+	}
 	for _, name := range v.candidates() {
-		if _, ok := v.pods[name]; !ok && !p.endedWell(name) {
+		if _, ok := v.pods[name]; !ok && !p.endedWell(name, p.ended[name]) {
 			v.stranger(name)
 		}
 	}
@@ -184,11 +190,14 @@ func (v *view) roll() {
 		p.live[name] = px.UID
 		delete(p.unknown, name)
 	}
-	for _, names := range []map[object]struct{}{p.unknown, p.ended} {
-		for name := range names {
-			if v.history.pods[name] == nil && v.pods[name].UID == "" {
-				delete(names, name)
-			}
+	for name := range p.unknown {
+		if v.history.pods[name] == nil {
+			delete(p.unknown, name)
+		}
+	}
+	for name, uid := range p.ended {
+		if now := v.pods[name].UID; now != uid && (now != "" || v.history.pods[name] == nil) {
+			delete(p.ended, name)
 		}
 	}
 }
@@ -205,10 +214,7 @@ func (v *view) stranger(name object) {
 	v.bump(known.vanished, fmt.Sprintf("pod %s went away, and what it saw last is not known", name))
 }
 
-func (p *profile) endedWell(name object) bool {
-	_, ok := p.ended[name]
-	return ok
-}
+func (p *profile) endedWell(name object, uid string) bool { return uid != "" && p.ended[name] == uid }
 
 // lost remembers that something was lost until now.
 func (v *view) lost(why string) {

@@ -159,34 +159,48 @@ func (o *Observer) profile(name string) *profile {
 	defer o.mu.Unlock()
 	p := o.profiles[name]
 	if p == nil {
-		p = &profile{unknown: map[object]struct{}{}, ended: map[object]struct{}{}}
+		p = &profile{unknown: map[object]struct{}{}, ended: map[object]string{}}
 		o.profiles[name] = p
 	}
 	return p
 }
 
-// hearLastWords reads pods whose deletion has started: the server may not scrape them again. One that has never counted
-// plaintext in its life takes nothing with it.
+// hearLastWords reads pods whose deletion has started, at each observation: the server may not scrape them again. One that has
+// never counted plaintext in its life takes nothing with it.
 func (o *Observer) hearLastWords(ctx context.Context, request traffic.Request) {
 	if o.direct == nil {
 		return
 	}
 	known := o.profile(request.Profile)
+	var group sync.WaitGroup
 	for _, px := range request.Proxies {
-		name := object{px.Namespace, px.Name}
-		if !px.Terminating || px.Address == "" || px.Restarts > 0 || known.endedWell(name) {
-			continue
+		if px.Terminating && px.Address != "" {
+			group.Go(func() { o.hear(ctx, known, px, request.Window) })
 		}
+	}
+	group.Wait()
+}
+
+// hear reads one of them. One that restarted lost what it had counted, so its word is worth nothing.
+func (o *Observer) hear(ctx context.Context, known *profile, px traffic.Proxy, window time.Duration) {
+	name, last := object{px.Namespace, px.Name}, traffic.Observation{}
+	if px.Restarts == 0 {
 		key := "last words of " + px.UID
-		last := o.direct.Observe(ctx, traffic.Request{
-			Profile: key, Proxies: []traffic.Proxy{px}, Ports: traffic.PortSet{Except: true}, Window: request.Window,
+		last = o.direct.Observe(ctx, traffic.Request{
+			Profile: key, Proxies: []traffic.Proxy{px}, Ports: traffic.PortSet{Except: true}, Window: window,
 		})
 		o.direct.Forget(key)
-		if last.Completeness == traffic.Complete && last.Evidence.Plaintext == 0 && last.OpenPlaintext == 0 {
-			o.poller.mu.Lock()
-			known.ended[name] = struct{}{}
-			o.poller.mu.Unlock()
-		}
+	}
+	o.poller.mu.Lock()
+	defer o.poller.mu.Unlock()
+	switch plain := last.Evidence.Plaintext > 0 || last.OpenPlaintext > 0; {
+	case plain && known.endedWell(name, px.UID):
+		known.late = fmt.Sprintf("plaintext reached pod %s while it terminated", name)
+		delete(known.ended, name)
+	case plain || px.Restarts > 0:
+		delete(known.ended, name)
+	case last.Completeness == traffic.Complete:
+		known.ended[name] = px.UID
 	}
 }
 

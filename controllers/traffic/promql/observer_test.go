@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/prometheus/model/labels"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
@@ -727,11 +728,14 @@ func TestReach(t *testing.T) {
 
 // direct stands for the sidecars' own source.
 type direct struct {
+	mu     sync.Mutex
 	asked  []traffic.Request
 	answer traffic.Observation
 }
 
 func (d *direct) Observe(_ context.Context, r traffic.Request) traffic.Observation {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.asked = append(d.asked, r)
 	return d.answer
 }
@@ -765,6 +769,73 @@ func TestDirect(t *testing.T) {
 	d.answer = traffic.Observation{Completeness: traffic.Unavailable, Message: "No route.", OpenPlaintext: 2}
 	if seen := o.Observe(context.Background(), s.request(readings)); seen.Completeness != traffic.Incomplete || !strings.Contains(seen.Message, "No route.") || seen.OpenPlaintext != 2 {
 		t.Errorf("%s: %s", seen.Completeness, seen.Message)
+	}
+}
+
+// TestLastWords holds that each pod is heard as long as it terminates, whoever had its name before.
+func TestLastWords(t *testing.T) {
+	clean := traffic.Observation{Completeness: traffic.Complete}
+	plain := traffic.Observation{Completeness: traffic.Complete, Evidence: v1alpha1.Evidence{Plaintext: 1}}
+	gone := traffic.Observation{Completeness: traffic.Unavailable}
+	for name, tc := range map[string]struct {
+		first, second []traffic.Observation // what the two pods of one name say at each interval of their deletion
+		restarts      bool                  // of the second's container in the end
+		wantHeard     int
+		wantLost      bool
+	}{
+		"clean":                        {first: []traffic.Observation{clean}, second: []traffic.Observation{clean, clean}, wantHeard: 3},
+		"silent, after one that spoke": {first: []traffic.Observation{clean}, second: []traffic.Observation{gone}, wantHeard: 2, wantLost: true},
+		"plaintext, after a clean one": {first: []traffic.Observation{clean}, second: []traffic.Observation{plain}, wantHeard: 2, wantLost: true},
+		"plaintext at last":            {first: []traffic.Observation{clean}, second: []traffic.Observation{clean, plain, gone}, wantHeard: 4, wantLost: true},
+		"unreadable at last":           {first: []traffic.Observation{clean}, second: []traffic.Observation{clean, gone}, wantHeard: 3},
+		"a restart at last":            {first: []traffic.Observation{clean}, second: []traffic.Observation{clean, clean}, restarts: true, wantHeard: 2, wantLost: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := play(t, nil)
+			clock := clocktesting.NewFakePassiveClock(s.now)
+			d := &direct{}
+			o := s.observer(clock, func(o *Options) { o.Direct = d })
+			var last traffic.Observation
+			life := func(p *pod, words []traffic.Observation, restarts bool) {
+				s.pass(o, clock, 8, nil, s.pod, p)
+				p.terminating = true
+				s.leave(p, s.now.Add(time.Second)) // it is not scraped any more
+				for i, word := range words {
+					d.answer = word
+					if restarts && i == len(words)-1 {
+						p.restarts++
+					}
+					s.now = s.now.Add(15 * time.Second)
+					s.scrape(s.pod, s.now)
+					last = s.ask(o, clock, s.pod, p)
+				}
+			}
+			life(newPod("web", "web-0", s.now), tc.first, false)
+			s.pass(o, clock, 8, nil, s.pod)
+			life(newPod("web", "web-0", s.now), tc.second, tc.restarts)
+			before := s.now
+			last = s.pass(o, clock, 3, nil, s.pod)
+			if last.Completeness != traffic.Complete || last.Since.Before(before) == tc.wantLost || len(d.asked) != tc.wantHeard {
+				t.Errorf("%s since %s, heard %d times; the last one went after %s: %s", last.Completeness, last.Since, len(d.asked), before, last.Message)
+			}
+		})
+	}
+}
+
+// TestPlaintextOfATerminatingPod holds that plaintext which only a direct reading saw restarts the stretch at once.
+func TestPlaintextOfATerminatingPod(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	d := &direct{answer: traffic.Observation{Completeness: traffic.Complete}}
+	o := s.observer(clock, func(o *Options) { o.Direct = d })
+	other := newPod("web", "web-0", s.now)
+	s.pass(o, clock, 8, nil, s.pod, other)
+	other.terminating = true
+	s.pass(o, clock, 1, nil, s.pod, other)
+	d.answer.OpenPlaintext = 1
+	if seen := s.pass(o, clock, 1, nil, s.pod, other); seen.Completeness != traffic.Complete || seen.Since.Before(s.now) || seen.Gap == "" {
+		t.Errorf("%s since %s, gap %q", seen.Completeness, seen.Since, seen.Gap)
 	}
 }
 
