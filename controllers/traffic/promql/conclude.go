@@ -23,6 +23,8 @@ const (
 
 // profile is what is remembered of one profile: which pods it had, so that one that goes is noticed.
 type profile struct {
+	// began is when it was first observed, on the server's clock.
+	began   time.Time
 	live    map[object]string // UID
 	unknown map[object]struct{}
 	// ended are pods whose last word was heard: they never saw plaintext. By UID, as a StatefulSet's pods share their names.
@@ -85,6 +87,9 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	if last.problem != "" {
 		v.problems.say("%s", last.problem)
 	}
+	if remembered.began.IsZero() {
+		remembered.began = v.now
+	}
 	v.find()
 	v.proxies()
 	v.departed()
@@ -133,6 +138,7 @@ func (v *view) proxies() {
 		}
 		v.bump(p.appeared, fmt.Sprintf("the proxy of pod %s was not scraped before", name))
 		v.bump(p.late, fmt.Sprintf("what was scraped of the proxy of pod %s was there too late to be read", name))
+		v.predecessor(px, p)
 		if scraped == 0 || p.seen().Before(first) {
 			first = p.seen()
 		}
@@ -140,6 +146,20 @@ func (v *view) proxies() {
 	}
 	if scraped > 0 {
 		v.bump(first, "none of the target's proxies was scraped before")
+	}
+}
+
+// predecessor judges whether another pod had the name before, and went before anybody watched. Later on departed does.
+func (v *view) predecessor(px traffic.Proxy, p *proxy) {
+	began := v.profile.began
+	why := fmt.Sprintf("another pod had the name of %s before, and what it saw last is not known", object{px.Namespace, px.Name})
+	if !p.vanished.After(began.Add(v.history.noticed)) {
+		v.bump(p.vanished, why)
+	}
+	// What was scraped by this name before it was made was another's. The API server has a clock of its own.
+	created := v.poll.now.Add(px.Created.Sub(v.poll.received))
+	if created.After(v.history.from) && created.Before(began) && p.seen().Before(created.Add(-maxSkew)) {
+		v.bump(created.Add(maxSkew), why)
 	}
 }
 

@@ -33,6 +33,8 @@ type history struct {
 	// interval between scrapes, and copies of each proxy's series.
 	interval time.Duration
 	copies   int64
+	// noticed is how long it takes at the most until it is noticed that a proxy is not scraped any more.
+	noticed time.Duration
 
 	outage    time.Time
 	pods      map[object]*proxy
@@ -141,7 +143,7 @@ func (h *history) learn(a *answer) {
 	if a.asked.history {
 		h.from = a.now.Add(-a.asked.span)
 	}
-	h.interval, h.copies = a.interval, a.copies
+	h.interval, h.copies, h.noticed = a.interval, a.copies, max(h.noticed, a.asked.gap+a.asked.step)
 	h.learnEvents(a)
 	h.learnProxies(a)
 	h.learnTimes(a)

@@ -823,6 +823,40 @@ func TestLastWords(t *testing.T) {
 	}
 }
 
+// TestPredecessor holds that a pod which went before the operator looked is missed, also where another has its name.
+func TestPredecessor(t *testing.T) {
+	for name, tc := range map[string]struct {
+		from, to int // the scrapes between the two
+		before   bool
+	}{
+		"at once":            {from: 200, to: 202, before: true},
+		"after some minutes": {from: 180, to: 200, before: true},
+		"none":               {from: 150, to: 200},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			first, second := newPod("web", "web-0", epoch), newPod("web", "web-0", at(tc.to).Add(-10*time.Second))
+			second.extra = map[string]string{"instance": "10.0.0.2:15090"}
+			s := play(t, func(s *script, n int) bool {
+				switch {
+				case tc.before && n < tc.from:
+					s.scrape(first, s.now)
+				case tc.before && n == tc.from:
+					s.leave(first, s.now)
+				case n >= tc.to:
+					s.scrape(second, s.now)
+				}
+				return true
+			})
+			clock := clocktesting.NewFakePassiveClock(s.now)
+			seen := s.ask(s.observer(clock, nil), clock, s.pod, second)
+			if seen.Completeness != traffic.Complete || seen.Since.After(at(tc.from)) != tc.before {
+				t.Errorf("%s since %s, and the first went at %s: %s", seen.Completeness, seen.Since, at(tc.from), seen.Message)
+			}
+		})
+	}
+}
+
 // TestPlaintextOfATerminatingPod holds that plaintext which only a direct reading saw restarts the stretch at once.
 func TestPlaintextOfATerminatingPod(t *testing.T) {
 	s := play(t, nil)
