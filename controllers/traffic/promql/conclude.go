@@ -139,6 +139,7 @@ func (v *view) proxies() {
 		v.bump(p.appeared, fmt.Sprintf("the proxy of pod %s was not scraped before", name))
 		v.bump(p.late, fmt.Sprintf("what was scraped of the proxy of pod %s was there too late to be read", name))
 		v.predecessor(px, p)
+		v.elsewhere(p, name)
 		if scraped == 0 || p.seen().Before(first) {
 			first = p.seen()
 		}
@@ -148,6 +149,17 @@ func (v *view) proxies() {
 		v.bump(first, "none of the target's proxies was scraped before")
 	}
 }
+
+// elsewhere judges series of another cluster. As long as it has a pod of this name, nothing tells whose scrapes are missing.
+func (v *view) elsewhere(p *proxy, name object) {
+	if v.poll.now.Sub(p.elsewhere) < v.recent() {
+		v.problems.clustered = append(v.problems.clustered, name.String())
+	}
+	v.bump(p.elsewhere, fmt.Sprintf("another cluster had a pod of the name of %s", name))
+}
+
+// recent is for how long something is a reason to doubt what is now.
+func (v *view) recent() time.Duration { return unlabelledFor * max(v.interval, v.history.interval) }
 
 // predecessor judges whether another pod had the name before, and went before anybody watched. Later on departed does.
 func (v *view) predecessor(px traffic.Proxy, p *proxy) {
@@ -167,10 +179,13 @@ func (v *view) predecessor(px traffic.Proxy, p *proxy) {
 // when it has gone.
 func (v *view) scraped(px traffic.Proxy, p *proxy) bool {
 	name := object{px.Namespace, px.Name}.String()
+	foreign := p != nil && v.foreign(px, p)
 	switch {
-	case p != nil && p.present && v.poll.now.Sub(p.at) <= 2*v.between(p)+5*time.Second:
+	case foreign && !px.Terminating:
+		v.problems.others = append(v.problems.others, name)
+	case !foreign && p != nil && p.present && v.poll.now.Sub(p.at) <= 2*v.between(p)+5*time.Second:
 		return true
-	case px.Terminating && (p == nil || !p.present):
+	case px.Terminating && (p == nil || !p.present || foreign):
 	case p == nil || p.at.IsZero() && !p.gone:
 		v.problems.absent = append(v.problems.absent, name)
 	default:
@@ -178,6 +193,15 @@ func (v *view) scraped(px traffic.Proxy, p *proxy) bool {
 	}
 	return false
 }
+
+// foreign says whether the series of a pod's name are of another pod: of a process that ran before the pod was made, by more
+// than clocks may differ.
+func (v *view) foreign(px traffic.Proxy, p *proxy) bool {
+	return p.present && v.own(p.started).Add(maxSkew+startTolerance).Before(px.Created)
+}
+
+// own is a time on the operator's clock, as late as it may have been.
+func (v *view) own(t time.Time) time.Time { return v.poll.received.Add(-v.poll.now.Sub(t)) }
 
 // between is the time between two scrapes of a proxy.
 func (v *view) between(p *proxy) time.Duration { return cmp.Or(p.interval, v.history.interval) }
@@ -267,7 +291,7 @@ func (v *view) candidates() []object {
 
 // traffic judges the workloads' series, and says when plaintext was last seen.
 func (v *view) traffic() (plain time.Time) {
-	recent := unlabelledFor * max(v.interval, v.history.interval)
+	recent := v.recent()
 	clusters := map[string]struct{}{}
 	series := false
 	for name, w := range v.workloads {
@@ -331,8 +355,7 @@ func (v *view) observation(plain time.Time) traffic.Observation {
 	o := traffic.Observation{}
 	o.Completeness, o.Reason, o.Message = v.problems.judge()
 	o.Time = v.poll.sent.Add(-v.poll.now.Sub(v.until))
-	late := func(t time.Time) time.Time { return v.poll.received.Add(-v.poll.now.Sub(t)) }
-	o.LastPlaintext = v.profile.plaintext.in(plain, late)
+	o.LastPlaintext = v.profile.plaintext.in(plain, v.own)
 	start := later(v.since, plain).Add(v.history.interval)
 	for _, w := range v.workloads {
 		if w != nil {
@@ -341,10 +364,10 @@ func (v *view) observation(plain time.Time) traffic.Observation {
 		}
 	}
 	o.NotAttributable = !v.req.Ports.All() && (o.OpenPlaintext > 0 || !plain.IsZero() && v.poll.now.Sub(plain) <= v.req.Window)
-	o.Callers = v.callers(late)
+	o.Callers = v.callers(v.own)
 	o.Gap = v.gap(plain)
 	if o.Completeness == traffic.Complete {
-		o.Since = v.begin(late)
+		o.Since = v.begin(v.own)
 		if o.MutualTLS == 0 && o.OpenPlaintext == 0 && o.LastPlaintext.Before(o.Time.Add(-v.req.Window)) {
 			o.Reason = reasonNoTraffic
 		}

@@ -53,6 +53,8 @@ type proxy struct {
 	gone bool
 
 	restarted, vanished, appeared, born time.Time
+	// elsewhere is when last it had series of another cluster.
+	elsewhere time.Time
 	// late is up to when samples may have come after they should have been read.
 	late time.Time
 }
@@ -210,6 +212,8 @@ func (h *history) learnEvents(a *answer) {
 			p.appeared = later(p.appeared, at)
 		case partBirth:
 			p.born = later(p.born, at)
+		case partCluster:
+			p.elsewhere = later(p.elsewhere, at)
 		}
 	}
 }

@@ -203,6 +203,58 @@ func TestObserve(t *testing.T) {
 			change:           func(r *traffic.Request) { r.Proxies[0].Name = "web-5d-x9" },
 			wantCompleteness: traffic.Incomplete, wantReason: reasonIncomplete, wantMessage: "no envoy_server_uptime of the proxy of pod shop/web-5d-x9",
 		},
+		"a process older than the pod": {
+			change:           func(r *traffic.Request) { r.Proxies[0].Created = epoch.Add(30 * time.Minute) },
+			wantCompleteness: traffic.Incomplete, wantReason: reasonIncomplete, wantMessage: "of another pod of the name of pod shop/web-5d-x1",
+		},
+		"a process older than the pod, as far as clocks can tell": {
+			change:           func(r *traffic.Request) { r.Proxies[0].Created = epoch.Add(-time.Hour + 50*time.Second) },
+			wantCompleteness: traffic.Complete,
+			check: func(t *testing.T, o traffic.Observation) {
+				if o.Time.Sub(o.Since) < 30*time.Minute {
+					t.Errorf("since %s", o.Since)
+				}
+			},
+		},
+		"a proxy that restarted, of an old pod": {
+			happens: func(s *script, n int) bool {
+				if n == 60 {
+					s.pod.counts = map[series]float64{}
+					s.pod.started, s.pod.restarts = s.now.Add(-5*time.Second), 1
+				}
+				return true
+			},
+			wantCompleteness: traffic.Complete,
+		},
+		"another cluster's pod of the same name, and the flag": {
+			happens: func(s *script, _ int) bool {
+				s.pod.extra = map[string]string{"destination_cluster": "west"}
+				return true
+			},
+			options:          func(o *Options) { o.Cluster = "east" },
+			change:           func(r *traffic.Request) { r.RequireSeries = false },
+			wantCompleteness: traffic.Incomplete, wantReason: reasonIncomplete, wantMessage: "of another cluster than --prometheus-cluster says",
+		},
+		"another cluster's pod of the same name for a while, and the flag": {
+			happens: func(s *script, n int) bool {
+				s.pod.extra = map[string]string{"destination_cluster": "east"}
+				other := newPod("web", s.pod.name, epoch)
+				other.extra = map[string]string{"destination_cluster": "west", "instance": "10.9.9.9:15090"}
+				other.counts[requests("mutual_tls", "front")] = 7
+				switch {
+				case n < 190:
+					s.scrape(other, s.now)
+				case n == 190:
+					for _, one := range other.samples(s.now) {
+						other.last = append(other.last, one.labels)
+					}
+					s.leave(other, s.now)
+				}
+				return true
+			},
+			options:          func(o *Options) { o.Cluster = "east" },
+			wantCompleteness: traffic.Complete, wantSince: at(189),
+		},
 		"a label that a Telemetry drops": {
 			happens: func(s *script, n int) bool {
 				s.pod.counts[requests("", "cron")] = float64(n)

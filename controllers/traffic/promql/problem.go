@@ -21,6 +21,8 @@ type problems struct {
 	general    []string
 	absent     []string // pods without a series
 	stale      []string // pods that are not scraped now
+	others     []string // pods whose series are of another pod
+	clustered  []string // pods that have series of another cluster
 	unlabelled []string // workloads
 	unnamed    []string // namespaces
 	clusters   []string
@@ -32,9 +34,22 @@ func (p *problems) say(format string, args ...any) {
 	p.general = append(p.general, fmt.Sprintf(format, args...))
 }
 
+// foreign says of which pods the series are not.
+func (p *problems) foreign() (texts []string) {
+	if len(p.others) > 0 {
+		texts = append(texts, fmt.Sprintf("The series in Prometheus are of another pod of the name of %s, of a process that ran before this one was made: where the server has those of other clusters, "+
+			"start the operator with --prometheus-matchers for the label that tells the clusters' scrapes apart. A pod that has just started is found within a scrape interval or two.", few("pod", p.others)))
+	}
+	if len(p.clustered) > 0 {
+		texts = append(texts, fmt.Sprintf("Prometheus has series of %s that are of another cluster than --prometheus-cluster says: correct it, "+
+			"or start the operator with --prometheus-matchers for the label that tells the clusters' scrapes apart.", few("pod", p.clustered)))
+	}
+	return texts
+}
+
 // judge says how complete the observation is, why, and what to do.
 func (p *problems) judge() (traffic.Completeness, string, string) {
-	texts := slices.Clone(p.general)
+	texts := append(slices.Clone(p.general), p.foreign()...)
 	if len(p.absent) > 0 {
 		texts = append(texts, fmt.Sprintf("Prometheus has no envoy_server_uptime of the proxy of %s: scrape port 15090 of the target's pods, with the labels namespace and pod, "+
 			"and do not drop that series; docs/observation.md has the scrape configuration. A pod that has just started is found within a scrape interval or two.", few("pod", p.absent)))

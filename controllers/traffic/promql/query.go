@@ -55,6 +55,7 @@ const (
 	partAppear  = "appear"  // scraped again, or at last, long after its start
 	partBirth   = "birth"   // scraped for the first time, young
 	partOutage  = "outage"  // no proxy scraped at all
+	partCluster = "cluster" // series of another cluster
 
 	partRequests = "requests"
 	partOpen     = "open"
@@ -199,14 +200,24 @@ func (s schema) events(a asked) string {
 	here := fmt.Sprintf("max by (%s) (last_over_time(%s[%s]))", by, up, step)
 	unseen := fmt.Sprintf("max by (%s) (last_over_time(%s[%s]%s))", by, up, gap, before)
 	group := func(expression string) string { return fmt.Sprintf("group by (%s) (%s)", by, expression) }
-	return anyOf(
+	terms := []string{
 		named(partRestart, a.lastTime(group(fmt.Sprintf("(%s - %s > %g) or (max by (%s) (resets(%s[%s])) > 0)",
 			start(""), start(before), startTolerance.Seconds(), by, up, text(both))))),
 		named(partVanish, a.lastTime(group(fmt.Sprintf("group by (%s) (last_over_time(%s[%s] offset %s)) unless group by (%s) (last_over_time(%s[%s]))", by, alive, step, gap, by, alive, gap)))),
 		named(partAppear, a.lastTime(group(fmt.Sprintf("(%s > %g) unless %s", here, both.Seconds(), unseen)))),
 		named(partBirth, a.lastTime(group(fmt.Sprintf("(%s <= %g) unless %s", here, both.Seconds(), unseen)))),
 		named(partOutage, fine.lastTime(fmt.Sprintf("group(absent_over_time(%s[%s]))", up, gap))),
-	)
+	}
+	if s.cluster != "" {
+		terms = append(terms, named(partCluster, a.lastTime(group(s.elsewhere(a.namespaces)))))
+	}
+	return anyOf(terms...)
+}
+
+// elsewhere selects what proxies of other clusters counted.
+func (s schema) elsewhere(namespaces []string) string {
+	return "{" + s.where(namespaces, `__name__=~"`+strings.Join(counted, "|")+`"`, reporterLabel+`="destination"`,
+		destinationCluster+"!~"+strconv.Quote(regexp.QuoteMeta(s.cluster)+"|unknown|")) + "}"
 }
 
 // plaintextTimes asks when each caller's plaintext last moved.
