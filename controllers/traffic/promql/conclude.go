@@ -175,29 +175,35 @@ func (v *view) predecessor(px traffic.Proxy, p *proxy) {
 	}
 }
 
-// scraped says whether a proxy is scraped now. One that terminates need not be: whether it takes something with it is told
-// when it has gone.
+// scraped says whether a proxy is scraped now. One that terminates need not be, once its last word was heard.
 func (v *view) scraped(px traffic.Proxy, p *proxy) bool {
-	name := object{px.Namespace, px.Name}.String()
-	foreign := p != nil && v.foreign(px, p)
+	name := object{px.Namespace, px.Name}
+	foreign := v.foreign(px, p)
 	switch {
-	case foreign && !px.Terminating:
-		v.problems.others = append(v.problems.others, name)
-	case !foreign && p != nil && p.present && v.poll.now.Sub(p.at) <= 2*v.between(p)+5*time.Second:
+	case !foreign && v.fresh(p):
 		return true
-	case px.Terminating && (p == nil || !p.present || foreign):
+	case px.Terminating && (v.profile.endedWell(name, px.UID) || px.Address == ""):
+	case px.Terminating:
+		v.problems.silent = append(v.problems.silent, name.String())
+	case foreign:
+		v.problems.others = append(v.problems.others, name.String())
 	case p == nil || p.at.IsZero() && !p.gone:
-		v.problems.absent = append(v.problems.absent, name)
+		v.problems.absent = append(v.problems.absent, name.String())
 	default:
-		v.problems.stale = append(v.problems.stale, name)
+		v.problems.stale = append(v.problems.stale, name.String())
 	}
 	return false
+}
+
+// fresh says whether the last scrape of a proxy is not long ago.
+func (v *view) fresh(p *proxy) bool {
+	return p != nil && p.present && v.poll.now.Sub(p.at) <= 2*v.between(p)+5*time.Second
 }
 
 // foreign says whether the series of a pod's name are of another pod: of a process that ran before the pod was made, by more
 // than clocks may differ.
 func (v *view) foreign(px traffic.Proxy, p *proxy) bool {
-	return p.present && v.own(p.started).Add(maxSkew+startTolerance).Before(px.Created)
+	return p != nil && p.present && v.own(p.started).Add(maxSkew+startTolerance).Before(px.Created)
 }
 
 // own is a time on the operator's clock, as late as it may have been.

@@ -520,7 +520,7 @@ func (s *script) ask(o *Observer, clock *clocktesting.FakePassiveClock, pods ...
 }
 
 // without is a server whose store with a pod's series does not answer.
-func (s *script) without(pod string) func(http.HandlerFunc) http.HandlerFunc {
+func without(pod string) func(http.HandlerFunc) http.HandlerFunc {
 	return func(next http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			query := r.FormValue("query")
@@ -540,7 +540,7 @@ func TestWarning(t *testing.T) {
 	if seen := s.pass(o, clock, 8, nil, s.pod, other); seen.Completeness != traffic.Complete {
 		t.Fatal(seen.Message)
 	}
-	s.bend, s.warnings = s.without(s.pod.name), []string{"store-2 did not answer", "store-1 is slow"}
+	s.bend, s.warnings = without(s.pod.name), []string{"store-2 did not answer", "store-1 is slow"}
 	var plaintext time.Time
 	seen := s.pass(o, clock, 40, func(n int) {
 		if n == 12 {
@@ -922,6 +922,30 @@ func TestPlaintextOfATerminatingPod(t *testing.T) {
 	d.answer.OpenPlaintext = 1
 	if seen := s.pass(o, clock, 1, nil, s.pod, other); seen.Completeness != traffic.Complete || seen.Since.Before(s.now) || seen.Gap == "" {
 		t.Errorf("%s since %s, gap %q", seen.Completeness, seen.Since, seen.Gap)
+	}
+}
+
+// TestUnreadWhileTerminating holds that a pod that is not scraped does not become one that was read by its deletion.
+func TestUnreadWhileTerminating(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	d := &direct{answer: traffic.Observation{Completeness: traffic.Complete, Evidence: v1alpha1.Evidence{Plaintext: 1}}}
+	o := s.observer(clock, func(o *Options) { o.Direct = d })
+	other := newPod("web", "web-0", s.now)
+	s.pass(o, clock, 8, nil, s.pod, other)
+	for range 8 {
+		s.now = s.now.Add(15 * time.Second)
+		s.fail(other, s.now)
+		s.scrape(s.pod, s.now)
+		s.ask(o, clock, s.pod, other)
+	}
+	other.terminating = true
+	if seen := s.ask(o, clock, s.pod, other); seen.Completeness != traffic.Incomplete || !strings.Contains(seen.Message, "pod shop/web-0, which terminates") {
+		t.Errorf("%s: %s", seen.Completeness, seen.Message)
+	}
+	d.answer.Evidence.Plaintext = 0
+	if seen := s.ask(o, clock, s.pod, other); seen.Completeness != traffic.Complete {
+		t.Errorf("%s: %s", seen.Completeness, seen.Message)
 	}
 }
 

@@ -21,6 +21,7 @@ type problems struct {
 	general    []string
 	absent     []string // pods without a series
 	stale      []string // pods that are not scraped now
+	silent     []string // pods that terminate, and are not scraped, and whose last word is not known
 	others     []string // pods whose series are of another pod
 	clustered  []string // pods that have series of another cluster
 	unlabelled []string // workloads
@@ -57,6 +58,10 @@ func (p *problems) judge() (traffic.Completeness, string, string) {
 	if len(p.stale) > 0 {
 		texts = append(texts, fmt.Sprintf("Prometheus does not scrape the proxy of %s now: see the target's error in its /targets page, and whether a NetworkPolicy must allow it to reach port 15090.",
 			few("pod", p.stale)))
+	}
+	if len(p.silent) > 0 {
+		texts = append(texts, fmt.Sprintf("The proxy of %s, which terminates, is not scraped any more, and did not say on port 15090 that it never saw plaintext. The stretch restarts when the pod has gone.",
+			few("pod", p.silent)))
 	}
 	if len(p.unlabelled) > 0 {
 		texts = append(texts, fmt.Sprintf("The metrics of %s move without the labels reporter and connection_security_policy: remove the Telemetry override or the relabelling that drops them.",
