@@ -65,18 +65,26 @@ func (c *client) words(err error) error {
 	var network *url.Error
 	switch {
 	case errors.Is(err, errTooLong):
-		return errTooLong
+		return overtaxed{errTooLong}
 	case errors.Is(err, context.DeadlineExceeded):
-		return fmt.Errorf("it did not answer within %s", c.timeout)
+		return overtaxed{fmt.Errorf("it did not answer within %s", c.timeout)}
 	case errors.As(err, &answer) && answer.Type == v1.ErrBadResponse:
 		return fmt.Errorf("its answer is not that of Prometheus' query API (%s)", clip(answer.Msg))
 	case errors.As(err, &answer):
-		return fmt.Errorf("it refused the query: %s (%s)", clip(answer.Msg), answer.Type)
+		refused := fmt.Errorf("it refused the query: %s (%s)", clip(answer.Msg), answer.Type)
+		switch answer.Type {
+		case v1.ErrExec, v1.ErrTimeout, v1.ErrCanceled, v1.ErrServer:
+			return overtaxed{refused}
+		}
+		return refused
 	case errors.As(err, &network):
 		return fmt.Errorf("it cannot be reached: %s", clip(network.Err.Error()))
 	}
 	return fmt.Errorf("its answer cannot be read: %s", clip(err.Error()))
 }
+
+// overtaxed is a failure that the server may not have with a smaller question: of its limits, or of ours.
+type overtaxed struct{ error }
 
 // clip keeps a server's words short, and on one line.
 func clip(s string) string {

@@ -90,6 +90,9 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	if remembered.began.IsZero() {
 		remembered.began = v.now
 	}
+	if v.behind() {
+		v.problems.say("Prometheus' history is long for so many proxies: it is read in parts, one at each observation interval, and the last is not read yet.")
+	}
 	v.find()
 	v.proxies()
 	v.departed()
@@ -100,6 +103,9 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	plain := v.traffic()
 	return v.observation(plain)
 }
+
+// behind says that there is history that was not read yet.
+func (v *view) behind() bool { return v.history.to.Before(v.poll.now) }
 
 // bump moves the start of the stretch on.
 func (v *view) bump(t time.Time, why string) {
@@ -121,6 +127,9 @@ func (v *view) find() {
 // proxies judges the scraping of the pods that there are.
 func (v *view) proxies() {
 	v.until = v.poll.now
+	if v.behind() {
+		return // what is known of them is old
+	}
 	var first time.Time
 	scraped := 0
 	for _, px := range v.req.Proxies {
@@ -255,7 +264,7 @@ func (v *view) roll() {
 // stranger judges a pod that the server knows, and the API server does not, or not any more.
 func (v *view) stranger(name object) {
 	p, known := v.profile, v.history.pods[name]
-	if _, ok := p.unknown[name]; !ok && (known.present || known.gone) {
+	if _, ok := p.unknown[name]; !ok && (known.present || known.gone) && !v.behind() {
 		p.unknown[name] = struct{}{}
 		if _, had := p.live[name]; !had {
 			v.lost(fmt.Sprintf("pod %s, which seems to be of the same workload, was scraped until a moment ago", name))
@@ -365,7 +374,9 @@ func (v *view) observation(plain time.Time) traffic.Observation {
 	start := later(v.since, plain).Add(v.history.interval)
 	for _, w := range v.workloads {
 		if w != nil {
-			o.OpenPlaintext = add(o.OpenPlaintext, w.open)
+			if !v.behind() { // what was open then
+				o.OpenPlaintext = add(o.OpenPlaintext, w.open)
+			}
 			o.MutualTLS = add(o.MutualTLS, w.mutualSince(start))
 		}
 	}
@@ -387,6 +398,9 @@ func (v *view) observation(plain time.Time) traffic.Observation {
 // gap says why the stretch began anew at this reading; empty if it did not, or plaintext says it, or it goes on and was told
 // before.
 func (v *view) gap(plain time.Time) (why string) {
+	if v.behind() {
+		return "" // what is read now is old
+	}
 	before, goesOn := v.profile.told, v.req.Unobserved && v.profile.unobserved
 	v.profile.told, v.profile.unobserved = later(before, v.since), v.req.Unobserved
 	if !goesOn && !before.IsZero() && v.since.After(before) && v.since.After(plain) {

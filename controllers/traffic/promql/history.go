@@ -1,6 +1,7 @@
 package promql
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -28,7 +29,7 @@ func (o object) String() string { return o.namespace + "/" + o.name }
 
 // history is what was learned from the server, in times of its clock. Every time is the last of its kind.
 type history struct {
-	// from and to are the ends of what was read.
+	// from and to are the ends of what was read. A history is read from its begin on: to is before now while more is to come.
 	from, to time.Time
 	// interval between scrapes, and copies of each proxy's series.
 	interval time.Duration
@@ -96,6 +97,8 @@ type sent struct {
 type answer struct {
 	asked  asked
 	labels schema
+	// proxies that are scraped now.
+	scraped int64
 	// window is how far back anything may be wanted.
 	window time.Duration
 	now    time.Time
@@ -125,6 +128,8 @@ func (a *answer) begin() error {
 			}
 		case partCopies:
 			a.copies = count(s.Value)
+		case partAt:
+			a.scraped++
 		}
 	}
 	if a.now.IsZero() {
@@ -142,8 +147,8 @@ func seconds(v float64) time.Duration { return time.Duration(v * float64(time.Se
 
 // learn takes in a poll.
 func (h *history) learn(a *answer) {
-	if a.asked.history {
-		h.from = a.now.Add(-a.asked.span)
+	if a.asked.afresh {
+		h.from = a.asked.at.Add(-a.asked.span)
 	}
 	h.interval, h.copies, h.noticed = a.interval, a.copies, max(h.noticed, a.asked.gap+a.asked.step)
 	h.learnEvents(a)
@@ -151,8 +156,8 @@ func (h *history) learn(a *answer) {
 	h.learnTimes(a)
 	h.learnCounts(a)
 	h.learnMutual(a)
-	h.to = a.now
-	h.prune(a.now.Add(-a.window - a.asked.gap))
+	h.to = a.asked.at
+	h.prune(h.to.Add(-a.window - a.asked.gap))
 	h.names = map[string][]object{}
 	for name := range h.pods {
 		h.names[name.namespace] = append(h.names[name.namespace], name)
@@ -179,7 +184,7 @@ func (h *history) learnProxies(a *answer) {
 			p := h.proxy(a, s.Metric)
 			p.gone = true
 			if p.at.IsZero() && !p.vanished.After(p.seen()) {
-				p.at = a.now.Add(-a.asked.gap) // at the earliest
+				p.at = a.asked.at.Add(-a.asked.gap) // at the earliest
 			}
 		}
 	}
@@ -188,8 +193,8 @@ func (h *history) learnProxies(a *answer) {
 // unread is the end of what may have been written too late to be read, of a proxy that is scraped: its samples did not reach
 // as far as this poll reads back when last there was one, and nothing says that its scraping began since. Zero if nothing was.
 func (p *proxy) unread(a *answer) time.Time {
-	start := a.now.Add(-a.asked.span)
-	if a.asked.history || !later(p.at, p.seen()).Before(start) {
+	start := a.asked.at.Add(-a.asked.span)
+	if a.asked.afresh || !later(p.at, p.seen()).Before(start) {
 		return time.Time{}
 	}
 	return start
@@ -244,7 +249,7 @@ func (h *history) learnCounts(a *answer) {
 			who.requests = add(who.requests, n)
 			if who.last.IsZero() {
 				// Its time is not among those listed: it is no later than they are, and no later than now.
-				who.last = a.now
+				who.last = a.asked.at
 			}
 		}
 	}
@@ -253,45 +258,41 @@ func (h *history) learnCounts(a *answer) {
 func (h *history) learnMutual(a *answer) {
 	for _, w := range h.workloads {
 		w.present = false
-		if a.asked.history {
-			w.mutual, w.points, w.presentSince = 0, nil, time.Time{}
-		}
 	}
-	h.learnSteps(a)
+	step := cmp.Or(a.asked.trafficStep, a.asked.since)
+	for _, series := range a.steps {
+		h.workload(a, series.Metric).steps(a, series.Values, step)
+	}
 	for _, s := range a.mutual {
-		w := h.workload(a, s.Metric)
-		w.present = true
-		w.counted(a.now, count(s.Value)/a.copies)
+		h.workload(a, s.Metric).steps(a, []model.SamplePair{{Timestamp: model.TimeFromUnixNano(a.asked.at.UnixNano()), Value: s.Value}}, step)
 	}
 	for _, w := range h.workloads {
-		switch {
-		case !w.present:
+		if !w.present {
 			w.presentSince = time.Time{}
-		case w.presentSince.IsZero():
-			w.presentSince = a.now
 		}
 	}
 }
 
-// learnSteps takes in the counts of a whole window.
-func (h *history) learnSteps(a *answer) {
-	step := a.asked.trafficStep()
-	for _, series := range a.steps {
-		w := h.workload(a, series.Metric)
-		for i, v := range series.Values {
-			at := v.Timestamp.Time()
-			if i == 0 || at.Sub(series.Values[i-1].Timestamp.Time()) > step+step/2 {
-				w.presentSince = later(w.presentSince, at)
-			}
-			w.counted(at, count(v.Value)/a.copies)
+// steps takes in counts up to times that are a step apart. A break is a step that is missing.
+func (w *workload) steps(a *answer, values []model.SamplePair, step time.Duration) {
+	last := a.asked.at.Add(-a.asked.since)
+	for _, v := range values {
+		at := v.Timestamp.Time()
+		if !at.After(last) {
+			continue // Prometheus 2 takes the begin of a range for a part of it
 		}
-		if n := len(series.Values); n > 0 && a.now.Sub(series.Values[n-1].Timestamp.Time()) <= step+step/2 {
-			w.present = true
+		switch {
+		case at.Sub(last) > step+step/2:
+			w.presentSince = later(w.presentSince, at)
+		case w.presentSince.IsZero() && a.asked.afresh:
+			w.presentSince = last
+		case w.presentSince.IsZero():
+			w.presentSince = at
 		}
-		if first := h.from.Add(step + step/2); !w.presentSince.After(first) {
-			w.presentSince = h.from
-		}
+		last = at
+		w.counted(at, count(v.Value)/a.copies)
 	}
+	w.present = w.present || a.asked.at.Sub(last) <= step+step/2
 }
 
 // counted takes in what was counted up to a time. Several clusters may answer for one.

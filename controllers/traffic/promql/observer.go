@@ -84,7 +84,7 @@ func New(options Options) (*Observer, error) {
 	interval := cmp.Or(options.Interval, 15*time.Second)
 	return &Observer{
 		poller: &poller{
-			client: client, schema: labels, clock: ticker, interval: interval, timeout: timeout, steps: historySteps, log: options.Log,
+			client: client, schema: labels, clock: ticker, interval: interval, timeout: timeout, steps: historySteps, scrapes: maxScrapes, log: options.Log,
 			needs: map[string]need{},
 		},
 		direct: options.Direct, callers: newCallers(), clock: ticker, interval: interval, profiles: map[string]*profile{},

@@ -768,13 +768,96 @@ func TestReach(t *testing.T) {
 		"some failures":   {20 * time.Minute, false, 20*time.Minute + gap + 15*time.Second},
 		"a night of them": {10 * time.Hour, true, window + gap},
 	} {
-		p := &poller{steps: historySteps, history: newHistory(), last: poll{window: window, now: now.Add(-tc.since)}}
+		p := &poller{steps: historySteps, scrapes: maxScrapes, history: newHistory(), last: poll{window: window, now: now.Add(-tc.since)}}
 		p.history.to = now.Add(-tc.since)
 		a := &answer{now: now, interval: 15 * time.Second, longest: 15 * time.Second}
 		p.reach(&poll{window: window}, a)
-		if a.asked.history != tc.wantHistory || a.asked.span != tc.wantSpan {
-			t.Errorf("%s: everything %v, %s back; want %v, %s", name, a.asked.history, a.asked.span, tc.wantHistory, tc.wantSpan)
+		if a.asked.afresh != tc.wantHistory || a.asked.span != tc.wantSpan {
+			t.Errorf("%s: everything %v, %s back; want %v, %s", name, a.asked.afresh, a.asked.span, tc.wantHistory, tc.wantSpan)
 		}
+	}
+}
+
+// interval is one in which the pod is scraped, and the observation after it.
+func (s *script) interval(o *Observer, clock *clocktesting.FakePassiveClock, r traffic.Request) traffic.Observation {
+	s.now = s.now.Add(15 * time.Second)
+	s.pod.counts[requests("mutual_tls", "front")]++
+	s.scrape(s.pod, s.now.Add(-2*time.Second))
+	clock.SetTime(s.now)
+	s.server.now = s.now
+	return o.Observe(context.Background(), r)
+}
+
+// TestLongHistory holds that one that is too much for a poll, or for the server, is read in parts, with nothing missed and
+// nothing concluded before the last.
+func TestLongHistory(t *testing.T) {
+	happens := func(s *script, n int) bool {
+		switch n {
+		case 60: // one request in the life of a process, whose series is born with it, among scrapes that fail
+			s.pod.counts[requests("none", "cron")] = 1
+		case 90:
+			s.pod.started = s.now
+			s.pod.counts = map[series]float64{requests("mutual_tls", "front"): 1}
+		}
+		return n < 56 || n > 59
+	}
+	tests := map[string]struct {
+		scrapes, samples int
+		wantParts        int
+		wantFailures     bool
+	}{
+		"whole":                   {scrapes: maxScrapes, samples: 50_000_000, wantParts: 1},
+		"two parts":               {scrapes: 120, samples: 50_000_000, wantParts: 2},
+		"parts of a traffic step": {scrapes: 10, samples: 50_000_000, wantParts: 20},
+		"short parts":             {scrapes: 1, samples: 50_000_000, wantParts: 25},
+		"a server with limits":    {scrapes: maxScrapes, samples: 200, wantParts: 2, wantFailures: true},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := play(t, happens)
+			clock := clocktesting.NewFakePassiveClock(s.now)
+			o := s.observer(clock, nil)
+			o.poller.scrapes = int64(tc.scrapes)
+			s.limited, s.engine = tc.wantFailures, newEngine(tc.samples)
+			request := s.request(func(r *traffic.Request) { r.Window = 54 * time.Minute })
+			seen := traffic.Observation{}
+			parts, failures := 0, 0
+			for seen.Completeness != traffic.Complete {
+				s.queries.Store(0)
+				if seen = s.interval(o, clock, request); s.queries.Load() > queriesPerPoll {
+					t.Errorf("%d queries in an interval", s.queries.Load())
+				}
+				if parts++; seen.Completeness == traffic.Unavailable {
+					parts--
+					failures++
+				}
+				if parts+failures > 40 {
+					t.Fatalf("not read: %s", seen.Message)
+				}
+				if seen.Gap != "" || seen.Completeness == traffic.Incomplete && !seen.Since.IsZero() {
+					t.Errorf("%q, since %s", seen.Gap, seen.Since)
+				}
+			}
+			if parts < tc.wantParts || tc.wantParts == 1 && parts > 1 || failures > 0 != tc.wantFailures {
+				t.Errorf("read in %d parts after %d failures", parts, failures)
+			}
+			if off := seen.LastPlaintext.Sub(at(60)); off < -time.Second || off > 30*time.Second {
+				t.Errorf("the plaintext was at %s, and is said to be at %s", at(60), seen.LastPlaintext)
+			}
+			if off := seen.Since.Sub(at(90)); off < -time.Second || off > 30*time.Second {
+				t.Errorf("the process began at %s, and the stretch is said to at %s", at(90), seen.Since)
+			}
+			if len(seen.Callers) != 1 || seen.Callers[0].Workload != "cron" {
+				t.Errorf("the callers are %v", seen.Callers)
+			}
+			// What came in the last step may be missing.
+			if most := int64(scripted - 90 + parts + failures); seen.MutualTLS > most || seen.MutualTLS < most-20 {
+				t.Errorf("%d requests by mutual TLS of %d", seen.MutualTLS, most)
+			}
+			if again := s.interval(o, clock, request); again.Completeness != traffic.Complete || again.Gap != "" || !again.Since.Equal(seen.Since) {
+				t.Errorf("%s since %s: %s %s", again.Completeness, again.Since, again.Message, again.Gap)
+			}
+		})
 	}
 }
 

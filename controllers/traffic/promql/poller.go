@@ -2,6 +2,7 @@ package promql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -41,6 +42,7 @@ type poller struct {
 	interval time.Duration
 	timeout  time.Duration
 	steps    time.Duration // into how many the history is cut
+	scrapes  int64         // that one poll reads
 	log      logr.Logger
 
 	mu      sync.Mutex
@@ -49,6 +51,8 @@ type poller struct {
 	history *history
 	last    poll
 	warned  map[string]struct{}
+	// most is how far back a poll may read after one that was too much for the server; zero before that.
+	most time.Duration
 	// callsAsked is when the server was last asked about callers.
 	callsAsked time.Time
 }
@@ -64,6 +68,8 @@ type poll struct {
 	warnings []string
 	// problem says why what was read cannot be concluded from, whatever it says.
 	problem string
+	// since is how much of the history it was to read.
+	since time.Duration
 	// jumped is when, on the server's clock, one of the two clocks was last found to have jumped.
 	jumped time.Time
 	// usual is the difference of the clocks since then.
@@ -192,11 +198,11 @@ func (p *poller) ask(ctx context.Context, next *poll) (*answer, error) {
 		{p.schema.plaintextTimes(a.asked), &a.times},
 		{p.schema.plaintextCounts(a.asked), &a.counts},
 	} {
-		if *q.into, err = p.vector(ctx, q.text, a.now, next); err != nil {
+		if *q.into, err = p.vector(ctx, q.text, a.asked.at, next); err != nil {
 			return nil, err
 		}
 	}
-	value, err := p.value(ctx, p.schema.mutualCounts(a.asked), a.now, next)
+	value, err := p.value(ctx, p.schema.mutualCounts(a.asked), a.asked.at, next)
 	if err != nil {
 		return nil, err
 	}
@@ -211,23 +217,42 @@ func (p *poller) ask(ctx context.Context, next *poll) (*answer, error) {
 	return a, nil
 }
 
-// reach says how far back the poll reads: what is new, or everything when more is asked for than was read before, or when
-// nothing was learned for so long that everything is less.
+// reach says what the poll reads: what is new, or everything when more is asked for than was read before. What is too much
+// for one poll begins with its oldest part, so that the next goes on from there.
 func (p *poller) reach(next *poll, a *answer) {
-	gap := min(max(5*a.longest, 15*time.Second), 10*time.Minute)
-	a.asked.gap = gap
-	before := p.last
-	if p.history == nil || !before.covers(next) || a.now.Before(p.history.to) || a.now.Sub(p.history.to) > next.window+gap {
-		a.asked.history = true
-		a.asked.span = next.window + gap
-		a.asked.since = a.asked.span
-		a.asked.step = max(a.asked.span/p.steps, a.interval)
-		return
+	q := &a.asked
+	q.gap = min(max(5*a.longest, 15*time.Second), 10*time.Minute)
+	whole := next.window + q.gap
+	q.afresh = p.history == nil || !p.last.covers(next) || a.now.Before(p.history.to) || a.now.Sub(p.history.to) > whole
+	from := a.now.Add(-whole)
+	if !q.afresh {
+		from = p.history.to
 	}
-	a.asked.since = max(a.now.Sub(p.history.to), time.Millisecond)
-	a.asked.step = a.interval
-	a.asked.span = a.asked.since + gap + a.asked.step
-	a.asked.step = max(a.asked.step, a.asked.span/p.steps)
+	q.at = from.Add(p.part(a)).Truncate(time.Millisecond)
+	if q.at.After(a.now) {
+		q.at = a.now
+	}
+	q.since = max(q.at.Sub(from), time.Millisecond)
+	next.since = q.since
+	q.span, q.step = q.since, max(whole/p.steps, a.interval)
+	if !q.afresh {
+		if q.since <= q.step {
+			q.step = max((q.since+q.gap+a.interval)/p.steps, a.interval)
+		}
+		q.span += q.gap + q.step
+	}
+	if step := max(whole/trafficSteps, q.step); q.since > step {
+		q.trafficStep = step
+	}
+}
+
+// part is how much history one poll reads.
+func (p *poller) part(a *answer) time.Duration {
+	part := a.interval * time.Duration(min(p.scrapes/max(a.scraped, 1), 1<<20))
+	if p.most > 0 {
+		part = min(part, p.most)
+	}
+	return max(part, 8*a.interval)
 }
 
 // covers says whether what was read is enough for what is asked for next.
@@ -283,6 +308,9 @@ func (p *poller) finish(next poll, a *answer, err error) {
 		next.window, next.namespaces = p.last.window, p.last.namespaces
 		next.sent, next.received, next.now, next.usual = p.last.sent, p.last.received, p.last.now, p.last.usual
 		next.err = err
+		if next.since > 0 && errors.As(err, new(overtaxed)) {
+			p.most = next.since / 2
+		}
 		p.last = next
 		return
 	}
@@ -292,11 +320,13 @@ func (p *poller) finish(next poll, a *answer, err error) {
 	} else if (next.skew() - next.usual).Abs() > maxDrift {
 		next.jumped, next.usual = next.now, next.skew()
 	}
-	if a.asked.history {
+	if a.asked.afresh {
 		p.history = newHistory()
-	}
-	if !a.asked.history {
+	} else {
 		next.window = p.last.window
+	}
+	if !a.asked.at.Before(a.now) {
+		p.most = 0
 	}
 	a.window = next.window
 	p.history.learn(a)

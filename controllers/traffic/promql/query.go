@@ -1,6 +1,7 @@
 package promql
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -19,6 +20,9 @@ const (
 	historySteps = 300
 	// trafficSteps is into how many the counts by mutual TLS are: fewer, because each workload answers with all of them.
 	trafficSteps = 24
+	// maxScrapes is how many scrapes one poll reads: of 1,000 proxies every 15 s those of four hours. A server decodes all
+	// samples of them several times over, and ends a query at --query.timeout and --query.max-samples.
+	maxScrapes = 1_000_000
 	// recently is how far back proxies are looked for that have just gone, and what the scrape interval is told from: the best
 	// of several such times, for scrapes that failed make it look longer than it is.
 	recently = 5 * time.Minute
@@ -65,14 +69,18 @@ const (
 type asked struct {
 	// namespaces to ask for; all of them if empty.
 	namespaces []string
-	// span is how far back from now this poll reads, and step its resolution.
+	// at is up to when this poll reads, on the server's clock: now, unless there is more to read than one poll should.
+	at time.Time
+	// span is how far back from there it reads, and step its resolution.
 	span, step time.Duration
 	// since is how far back the counts go: to the poll before, without an overlap.
 	since time.Duration
 	// gap is how long a proxy may go without a scrape that its counters make good.
 	gap time.Duration
-	// history says that the counts by mutual TLS are wanted in steps.
-	history bool
+	// afresh says that nothing is kept of the polls before.
+	afresh bool
+	// trafficStep is that of the counts by mutual TLS; zero if only their sum is wanted.
+	trafficStep time.Duration
 }
 
 // schema is how the server's series are labelled.
@@ -271,19 +279,16 @@ func (s schema) perProxy(metric string, namespaces []string) string {
 
 // mutualCounts asks how much came by mutual TLS. A workload without series is absent, one with no traffic has a zero.
 func (s schema) mutualCounts(a asked) string {
-	since := a.since
-	if a.history {
-		since = a.trafficStep()
-	}
+	since := cmp.Or(a.trafficStep, a.since)
 	var terms []string
 	for _, metric := range counted {
 		terms = append(terms, s.grown(a, s.mutual(metric, a.namespaces), since))
 	}
 	sum := fmt.Sprintf("sum by (%s) (%s)", s.by(), anyOf(terms...))
-	if !a.history {
+	if a.trafficStep == 0 {
 		return sum
 	}
-	return fmt.Sprintf("(%s)[%s:%s]", sum, text(a.span), text(since))
+	return fmt.Sprintf("(%s)[%s:%s]", sum, text(a.since), text(since))
 }
 
 // grown is by how much counters grew. A series that was not there counts in full if its proxy was read then, or started
@@ -302,8 +307,6 @@ func (s schema) grown(a asked, counter string, since time.Duration) string {
 		last+" * 0",
 	) + ")"
 }
-
-func (a asked) trafficStep() time.Duration { return max(a.span/trafficSteps, a.step) }
 
 // text is a duration as PromQL writes it.
 func text(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) + "ms" }

@@ -259,9 +259,11 @@ func (l *life) run(seed uint64, seen func(sure, whole bool)) {
 	clock := clocktesting.NewFakePassiveClock(l.now)
 	window := time.Duration([]int{10, 30, 90}[l.random.IntN(3)]) * time.Minute
 	steps := time.Duration([]int{10, 40, historySteps}[l.random.IntN(3)])
+	scrapes := []int64{maxScrapes, 300, 100}[seed%3] // and the history in parts
 	observer := func() *Observer {
 		o := l.observer(clock, nil)
 		o.poller.steps = steps // long windows are read in steps longer than the gaps
+		o.poller.scrapes = scrapes
 		return o
 	}
 	o := observer()
