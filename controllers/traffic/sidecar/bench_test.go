@@ -133,3 +133,14 @@ func discard(b *testing.B, c *http.Client, address string) error {
 	_, err = io.Copy(io.Discard, response.Body)
 	return err
 }
+
+// BenchmarkParse is one proxy's answer alone.
+func BenchmarkParse(b *testing.B) {
+	body := []byte(busy(10, 1))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := parse(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -415,8 +415,12 @@ func hash(name string, m *dto.Metric) uint64 {
 	h.SetSeed(seed)
 	_, _ = h.WriteString(name)
 	for _, p := range pairs {
-		// No label has a zero byte in its name, and one in a value cannot pass for the end of it together with the length.
-		_, _ = h.WriteString("\x00" + p.GetName() + "\x00" + strconv.Itoa(len(p.GetValue())) + "\x00" + p.GetValue())
+		// With their lengths, so that no value can pass for its end and another label. One by one, so that nothing is allocated.
+		for _, text := range []string{p.GetName(), p.GetValue()} {
+			var length [20]byte
+			_, _ = h.Write(append(strconv.AppendInt(length[:0], int64(len(text)), 10), 0))
+			_, _ = h.WriteString(text)
+		}
 	}
 	return h.Sum64()
 }
