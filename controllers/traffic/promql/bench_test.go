@@ -3,7 +3,6 @@
 package promql
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,6 +19,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/servicesecurity/operator/controllers/traffic"
+	"github.com/servicesecurity/operator/test/promserver"
 )
 
 // fleet is a server that scrapes many proxies, and the profiles that they belong to.
@@ -36,7 +36,7 @@ type fleet struct {
 // scraped is a proxy whose series are known already, so that a scrape of it makes nothing new.
 type scraped struct {
 	pod     *pod
-	samples []sample
+	samples []promserver.Sample
 	refs    []storage.SeriesRef
 }
 
@@ -60,7 +60,7 @@ func newFleet(b *testing.B, workloads int, policy string, every, window time.Dur
 				p.counts[requests(policy, fmt.Sprintf("client%d", k))] = 1
 			}
 			p.extra = map[string]string{"destination_service": workload + ".shop.svc.cluster.local", "response_code": "200", "response_flags": "-"}
-			samples := append(p.samples(epoch), sample{labels.FromMap(p.target("up")), 1})
+			samples := append(p.samples(epoch), promserver.Sample{Labels: labels.FromMap(p.target("up")), Value: 1})
 			f.proxies = append(f.proxies, &scraped{p, samples, make([]storage.SeriesRef, len(samples))})
 			request.Proxies = append(request.Proxies, p.proxy())
 		}
@@ -73,18 +73,18 @@ func newFleet(b *testing.B, workloads int, policy string, every, window time.Dur
 func (f *fleet) next() {
 	f.now = f.now.Add(f.every)
 	f.clock.SetTime(f.now)
-	appender := f.db.Appender(context.Background())
+	appender := f.Appender()
 	for i, p := range f.proxies {
 		at := f.now.Add(-f.every * time.Duration(i%14) / 15)
 		for j := range p.samples {
 			one := &p.samples[j]
-			switch one.labels.Get("__name__") {
+			switch one.Labels.Get("__name__") {
 			case "envoy_server_uptime":
-				one.value = float64(at.Sub(p.pod.started) / time.Second / 5 * 5)
+				one.Value = float64(at.Sub(p.pod.started) / time.Second / 5 * 5)
 			case "istio_requests_total":
-				one.value++
+				one.Value++
 			}
-			ref, err := appender.Append(p.refs[j], one.labels, at.UnixMilli(), one.value)
+			ref, err := appender.Append(p.refs[j], one.Labels, at.UnixMilli(), one.Value)
 			if err != nil {
 				f.b.Fatal(err)
 			}
@@ -242,6 +242,6 @@ func backfill(b *testing.B, policy string) {
 	}
 	c.report(b, "day")
 	b.ReportMetric(float64(c.polls)/float64(b.N), "polls/day")
-	b.ReportMetric(float64(f.peak.Load()), "peak-samples")
+	b.ReportMetric(float64(f.Peak.Load()), "peak-samples")
 	b.ReportMetric(float64(f.longest.Load()), "longest-answer-bytes")
 }

@@ -13,6 +13,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/servicesecurity/operator/controllers/traffic"
+	"github.com/servicesecurity/operator/test/promserver"
 )
 
 // outbound are series of what a caller's proxy counts itself, as "metric service flags".
@@ -24,14 +25,14 @@ func (s *server) scrapeCaller(namespace, name string, at time.Time, counts outbo
 	series := func(metric string) map[string]string {
 		return map[string]string{"__name__": metric, "job": "envoy", "instance": name, "namespace": namespace, "pod": name}
 	}
-	samples := []sample{{labels.FromMap(series("envoy_server_uptime")), 3600}}
+	samples := []promserver.Sample{{Labels: labels.FromMap(series("envoy_server_uptime")), Value: 3600}}
 	for key, n := range counts {
 		part := strings.Fields(key)
 		m := series("istio_" + part[0] + "_total")
 		m["reporter"], m["destination_service"], m["response_flags"], m["connection_security_policy"] = "source", part[1], part[2], "unknown"
-		samples = append(samples, sample{labels.FromMap(m), n})
+		samples = append(samples, promserver.Sample{Labels: labels.FromMap(m), Value: n})
 	}
-	s.write(at, samples...)
+	s.stored(s.Scrape(&promserver.Target{Up: labels.FromMap(series("up"))}, at, samples...))
 }
 
 const (
@@ -116,7 +117,7 @@ func TestCalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s, clock := callsServer(t)
-			s.bend, s.warnings = tc.bend, tc.warnings
+			s.bend, s.Warnings = tc.bend, tc.warnings
 			request := callsRequest("a")
 			if tc.edit != nil {
 				tc.edit(&request)

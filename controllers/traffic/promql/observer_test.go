@@ -163,10 +163,10 @@ func TestObserve(t *testing.T) {
 				other := newPod("web", "web-5d-x2", epoch)
 				switch {
 				case n < 150:
-					other.last = nil
+					other.record.Last = nil
 					s.scrape(other, s.now)
 				case n == 150:
-					other.last = []labels.Labels{other.samples(s.now)[0].labels}
+					other.record.Last = []labels.Labels{other.samples(s.now)[0].Labels}
 					s.leave(other, s.now)
 				}
 				return true
@@ -246,7 +246,7 @@ func TestObserve(t *testing.T) {
 					s.scrape(other, s.now)
 				case n == 190:
 					for _, one := range other.samples(s.now) {
-						other.last = append(other.last, one.labels)
+						other.record.Last = append(other.record.Last, one.Labels)
 					}
 					s.leave(other, s.now)
 				}
@@ -454,7 +454,7 @@ func TestBadServer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := play(t, nil)
-			s.bend, s.warnings = tc.bend, tc.warnings
+			s.bend, s.Warnings = tc.bend, tc.warnings
 			clock := clocktesting.NewFakePassiveClock(s.now.Add(tc.skew))
 			observer := s.observer(clock, tc.options)
 			o := observer.Observe(context.Background(), s.request(nil))
@@ -540,7 +540,7 @@ func TestWarning(t *testing.T) {
 	if seen := s.pass(o, clock, 8, nil, s.pod, other); seen.Completeness != traffic.Complete {
 		t.Fatal(seen.Message)
 	}
-	s.bend, s.warnings = without(s.pod.name), []string{"store-2 did not answer", "store-1 is slow"}
+	s.bend, s.Warnings = without(s.pod.name), []string{"store-2 did not answer", "store-1 is slow"}
 	var plaintext time.Time
 	seen := s.pass(o, clock, 40, func(n int) {
 		if n == 12 {
@@ -551,15 +551,15 @@ func TestWarning(t *testing.T) {
 	if seen.Completeness != traffic.Incomplete || !strings.Contains(seen.Message, "store-1 is slow; store-2 did not answer.") || strings.Count(seen.Message, "store-2") != 1 {
 		t.Errorf("%s: %s", seen.Completeness, seen.Message)
 	}
-	s.bend, s.warnings = nil, nil
+	s.bend, s.Warnings = nil, nil
 	seen = s.pass(o, clock, 2, nil, s.pod, other)
 	if seen.Completeness != traffic.Complete || seen.Since.Before(plaintext) || seen.LastPlaintext.Before(plaintext) {
 		t.Errorf("%s since %s, last plaintext %s, and there was some at %s: %s", seen.Completeness, seen.Since, seen.LastPlaintext, plaintext, seen.Message)
 	}
 	// Where nothing was lost the stretch goes on.
-	s.warnings = []string{"store-2 did not answer"}
+	s.Warnings = []string{"store-2 did not answer"}
 	s.pass(o, clock, 40, nil, s.pod, other)
-	s.warnings = nil
+	s.Warnings = nil
 	if again := s.pass(o, clock, 2, nil, s.pod, other); again.Completeness != traffic.Complete || again.Since.After(seen.Since) {
 		t.Errorf("%s since %s, after %s before: %s", again.Completeness, again.Since, seen.Since, again.Gap)
 	}
@@ -608,9 +608,9 @@ func TestDelayedSamples(t *testing.T) {
 				at, held := s.now, *slow
 				held.counts = maps.Clone(slow.counts)
 				late = append(late, func() {
-					held.last = slow.last
+					held.record.Last = slow.record.Last
 					s.scrape(&held, at)
-					slow.last = held.last
+					slow.record.Last = held.record.Last
 				})
 				for _, p := range target {
 					if p != slow {
@@ -818,7 +818,9 @@ func TestLongHistory(t *testing.T) {
 			clock := clocktesting.NewFakePassiveClock(s.now)
 			o := s.observer(clock, nil)
 			o.poller.scrapes = int64(tc.scrapes)
-			s.limited, s.engine = tc.wantFailures, newEngine(tc.samples)
+			if tc.wantFailures {
+				s.Limit(tc.samples)
+			}
 			request := s.request(func(r *traffic.Request) { r.Window = 54 * time.Minute })
 			seen := traffic.Observation{}
 			parts, failures := 0, 0

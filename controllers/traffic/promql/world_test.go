@@ -1,60 +1,44 @@
 package promql
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
-	"github.com/prometheus/prometheus/model/value"
-	"github.com/prometheus/prometheus/promql"
-	"github.com/prometheus/prometheus/promql/parser"
-	"github.com/prometheus/prometheus/tsdb"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/servicesecurity/operator/controllers/traffic"
+	"github.com/servicesecurity/operator/test/promserver"
 )
 
 // epoch is when every world begins.
 var epoch = time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 
-// server is Prometheus' own storage and query engine behind its HTTP API.
+// server is a Prometheus behind its HTTP API.
 type server struct {
+	*promserver.Server
 	t       testing.TB
-	db      *tsdb.DB
-	engine  *promql.Engine
 	http    *httptest.Server
 	now     time.Time // of the server's clock
 	queries atomic.Int64
 	bytes   atomic.Int64
-	// longest answer, and the most samples that a query held at one time.
-	longest, peak atomic.Int64
-	// limited says that queries may fail at the engine's limits.
-	limited bool
+	// longest answer.
+	longest atomic.Int64
 	// bend is laid around the handler.
 	bend func(http.HandlerFunc) http.HandlerFunc
-	// warnings go with every answer.
-	warnings []string
 }
 
 func newServer(t testing.TB) *server {
 	t.Helper()
-	options := tsdb.DefaultOptions()
-	options.WALSegmentSize = -1
-	options.RetentionDuration = 0
-	options.MinBlockDuration, options.MaxBlockDuration = 1<<40, 1<<40
-	db, err := tsdb.Open(t.TempDir(), nil, nil, options, nil)
-	if err != nil {
+	s := &server{t: t, now: epoch}
+	var err error
+	if s.Server, err = promserver.New(t.TempDir(), func() time.Time { return s.now }, t.Errorf); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, db: db, now: epoch, engine: newEngine(50_000_000)}
 	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler := s.serve
 		if s.bend != nil {
@@ -64,106 +48,28 @@ func newServer(t testing.TB) *server {
 	}))
 	t.Cleanup(func() {
 		s.http.Close()
-		if err := db.Close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return s
 }
 
-// newEngine has Prometheus' defaults but for the samples that a query may hold.
-func newEngine(samples int) *promql.Engine {
-	return promql.NewEngine(promql.EngineOpts{
-		MaxSamples: samples, Timeout: 2 * time.Minute, LookbackDelta: 5 * time.Minute, EnableAtModifier: true, EnableNegativeOffset: true,
-		Parser: parser.NewParser(parser.Options{}),
-	})
-}
-
-// serve answers an instant query as Prometheus does.
 func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	s.queries.Add(1)
-	at := s.now
-	if text := r.FormValue("time"); text != "" {
-		seconds, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			s.t.Errorf("the time of a query: %v", err)
-		}
-		at = time.UnixMilli(int64(math.Round(seconds * 1000)))
-	}
-	query, err := s.engine.NewInstantQuery(r.Context(), s.db, nil, r.FormValue("query"), at)
-	if err != nil {
-		s.t.Errorf("%v in:\n%s", err, r.FormValue("query"))
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	defer query.Close()
-	result := query.Exec(r.Context())
-	answer := map[string]any{"status": "success", "warnings": s.warnings}
-	if result.Err != nil {
-		if !s.limited {
-			s.t.Errorf("%v in:\n%s", result.Err, r.FormValue("query"))
-		}
-		w.WriteHeader(http.StatusUnprocessableEntity)
-		answer = map[string]any{"status": "error", "errorType": "execution", "error": result.Err.Error()}
-	} else {
-		for _, warning := range result.Warnings {
-			s.t.Errorf("%v in:\n%s", warning, r.FormValue("query"))
-		}
-		answer["data"] = map[string]any{"resultType": result.Value.Type(), "result": encode(result.Value)}
-	}
-	body, err := json.Marshal(answer)
-	if err != nil {
-		s.t.Error(err)
-	}
-	s.bytes.Add(int64(len(body)))
-	s.longest.Store(max(s.longest.Load(), int64(len(body))))
-	s.peak.Store(max(s.peak.Load(), int64(query.Stats().Samples.PeakSamples)))
-	_, _ = w.Write(body)
+	s.ServeHTTP(&measured{w, s}, r)
 }
 
-func encode(v parser.Value) any {
-	pair := func(t int64, f float64) []any {
-		return []any{float64(t) / 1000, strconv.FormatFloat(f, 'f', -1, 64)}
-	}
-	switch v := v.(type) {
-	case promql.Vector:
-		out := make([]any, 0, len(v))
-		for _, s := range v {
-			out = append(out, map[string]any{"metric": s.Metric.Map(), "value": pair(s.T, s.F)})
-		}
-		return out
-	case promql.Matrix:
-		out := make([]any, 0, len(v))
-		for _, s := range v {
-			values := make([]any, 0, len(s.Floats))
-			for _, p := range s.Floats {
-				values = append(values, pair(p.T, p.F))
-			}
-			out = append(out, map[string]any{"metric": s.Metric.Map(), "values": values})
-		}
-		return out
-	}
-	panic(fmt.Sprintf("a result of type %T", v))
+// measured counts what is answered.
+type measured struct {
+	http.ResponseWriter
+	server *server
 }
 
-// sample is one of a scrape.
-type sample struct {
-	labels labels.Labels
-	value  float64
-}
-
-// write stores samples of one time. One that exists already is an error in the test.
-func (s *server) write(at time.Time, samples ...sample) {
-	s.t.Helper()
-	appender := s.db.Appender(context.Background())
-	for _, one := range samples {
-		if _, err := appender.Append(0, one.labels, at.UnixMilli(), one.value); err != nil {
-			s.t.Fatalf("%s at %s: %v", one.labels, at, err)
-		}
-	}
-	if err := appender.Commit(); err != nil {
-		s.t.Fatal(err)
-	}
+func (m *measured) Write(p []byte) (int, error) {
+	m.server.bytes.Add(int64(len(p)))
+	m.server.longest.Store(max(m.server.longest.Load(), int64(len(p))))
+	return m.ResponseWriter.Write(p)
 }
 
 // observer asks the server. The operator's clock is its own.
@@ -197,7 +103,8 @@ type pod struct {
 	// extra labels of every series.
 	extra map[string]string
 	drop  map[string]bool // labels that its series lack
-	last  []labels.Labels // of the last scrape
+	// record is what the server remembers of it.
+	record promserver.Target
 }
 
 func newPod(workload, name string, at time.Time) *pod {
@@ -220,9 +127,9 @@ func (p *pod) target(name string) map[string]string {
 }
 
 // samples are what a scrape of the proxy has. Envoy brings its uptime up to date every five seconds.
-func (p *pod) samples(at time.Time) []sample {
+func (p *pod) samples(at time.Time) []promserver.Sample {
 	uptime := math.Floor(at.Sub(p.started).Seconds()/5) * 5
-	all := []sample{{labels.FromMap(p.target("envoy_server_uptime")), uptime}}
+	all := []promserver.Sample{{Labels: labels.FromMap(p.target("envoy_server_uptime")), Value: uptime}}
 	for s, n := range p.counts {
 		m := p.target(s.metric)
 		m["reporter"], m["destination_workload"], m["destination_workload_namespace"] = "destination", p.workload, p.namespace
@@ -237,52 +144,36 @@ func (p *pod) samples(at time.Time) []sample {
 		for name := range p.drop {
 			delete(m, name)
 		}
-		all = append(all, sample{labels.FromMap(m), n})
+		all = append(all, promserver.Sample{Labels: labels.FromMap(m), Value: n})
 	}
 	return all
 }
 
-// scrape stores what the proxy says, and a marker for every series that it no longer has, as Prometheus does.
+// scrape stores what the proxy says.
 func (s *server) scrape(p *pod, at time.Time) {
 	s.t.Helper()
-	now := p.samples(at)
-	here := map[uint64]bool{}
-	stored := append([]sample{}, now...)
-	for _, one := range now {
-		here[one.labels.Hash()] = true
-	}
-	for _, before := range p.last {
-		if !here[before.Hash()] {
-			stored = append(stored, sample{before, stale})
-		}
-	}
-	p.last = p.last[:0]
-	for _, one := range now {
-		p.last = append(p.last, one.labels)
-	}
-	s.write(at, append(stored, sample{labels.FromMap(p.target("up")), 1})...)
+	p.record.Up = labels.FromMap(p.target("up"))
+	s.stored(s.Scrape(&p.record, at, p.samples(at)...))
 }
 
 // fail is a scrape that fails.
 func (s *server) fail(p *pod, at time.Time) {
 	s.t.Helper()
-	stored := []sample{{labels.FromMap(p.target("up")), 0}}
-	for _, before := range p.last {
-		stored = append(stored, sample{before, stale})
-	}
-	p.last = nil
-	s.write(at, stored...)
+	p.record.Up = labels.FromMap(p.target("up"))
+	s.stored(s.Fail(&p.record, at))
 }
 
 // leave is a target that goes.
 func (s *server) leave(p *pod, at time.Time) {
 	s.t.Helper()
-	stored := []sample{{labels.FromMap(p.target("up")), stale}}
-	for _, before := range p.last {
-		stored = append(stored, sample{before, stale})
-	}
-	p.last = nil
-	s.write(at, stored...)
+	p.record.Up = labels.FromMap(p.target("up"))
+	s.stored(s.Leave(&p.record, at))
 }
 
-var stale = math.Float64frombits(value.StaleNaN)
+// stored holds that the storage took everything: a test that scrapes twice at one time is wrong.
+func (s *server) stored(refused int) {
+	s.t.Helper()
+	if refused > 0 {
+		s.t.Fatalf("the storage refused %d samples", refused)
+	}
+}
