@@ -39,7 +39,8 @@ func staged(in Input) Decision {
 		d.Stage = v1alpha1.StageBlocked
 	case !full:
 		d.Stage = v1alpha1.StageObserving
-		d.After = min(d.After, max(d.Eligible.Sub(in.Now), time.Millisecond))
+		// A reading that is behind stays so for a while.
+		d.After = min(d.After, max(d.Eligible.Sub(in.Now), in.Now.Sub(seenTime(in)), time.Millisecond))
 	default:
 		ripe(in, &d)
 	}
@@ -83,6 +84,10 @@ func cleanSince(in Input) time.Time {
 	switch in.Previous.Stage {
 	case v1alpha1.StageVerifying, v1alpha1.StageEnforced, v1alpha1.StageRolledBack:
 		// What STRICT refused was not seen. Whoever was cut off must have had the time to show up again.
+		return in.Now
+	}
+	if in.Previous.Stage == "" && in.Previous.Generation != 0 {
+		// The spec asked for no STRICT until now. It may have done so before, and the same holds.
 		return in.Now
 	}
 	if Refused(in.Facts) {

@@ -60,3 +60,42 @@ func TestStretchBeginsAfterStrictWasTakenBack(t *testing.T) {
 		t.Errorf("an object for other pods began the stretch anew at %s", got.CleanSince)
 	}
 }
+
+// While the spec asked for no STRICT nothing was judged, and before that STRICT may have been in force: whom it refused no history
+// shows. A source that has a history begins with the edit, too, unless the profile is new.
+func TestStretchBeginsWithTheEditToStrict(t *testing.T) {
+	in := full()
+	in.Previous = rollout.Previous{Generation: 1}
+	in.Spec.Generation = 2
+	if got := rollout.Next(in); got.Switched || !got.CleanSince.Equal(in.Now) {
+		t.Errorf("after an edit: switched %t, clean since %s, not %s", got.Switched, got.CleanSince, in.Now)
+	}
+	in.Previous.Generation = 0
+	if got := rollout.Next(in); !got.Switched {
+		t.Errorf("a new profile: %s since %s", got.Stage, got.CleanSince)
+	}
+}
+
+// A source that is behind, as a Prometheus is by up to a scrape, is not asked again and again until it has caught up.
+func TestWaitsForAReadingThatIsBehind(t *testing.T) {
+	for name, tc := range map[string]struct {
+		behind, want time.Duration
+	}{
+		"behind":           {10 * time.Second, 10 * time.Second},
+		"more than once":   {time.Minute, interval},
+		"hardly":           {20 * time.Millisecond, 20 * time.Millisecond},
+		"not behind, late": {0, 3 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := full()
+			in.Seen.Time = in.Now.Add(-tc.behind)
+			if tc.behind == 0 {
+				in.Seen.Since = in.Seen.Since.Add(tc.want)
+				in.Previous.CleanSince = in.Seen.Since
+			}
+			if got := rollout.Next(in); got.Stage != v1alpha1.StageObserving || got.After != tc.want {
+				t.Errorf("%s, comes back after %s, not %s", got.Stage, got.After, tc.want)
+			}
+		})
+	}
+}
