@@ -108,6 +108,20 @@ func TestObserve(t *testing.T) {
 			},
 			wantCompleteness: traffic.Complete, wantPlaintext: at(180), wantSince: at(180),
 		},
+		"a series that went while the server was down, and began again with the same count": {
+			happens: func(s *script, n int) bool {
+				delete(s.pod.counts, requests("none", "cron"))
+				switch {
+				case n < 224 || n >= 227:
+					s.pod.counts[requests("none", "cron")] = 1
+				case n < 225:
+					s.pod.record.Last = nil // a server that restarts does not know what it scraped before
+					return false
+				}
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantPlaintext: at(227), wantSince: at(227),
+		},
 		"a counter that does not": {
 			happens: func(s *script, _ int) bool {
 				s.pod.counts[requests("none", "cron")] = 5

@@ -243,18 +243,20 @@ func (s schema) plaintextTimes(a asked) string {
 // and a series that comes while its proxy was read all along, for it may have gone and begun again.
 func (s schema) moved(a asked, metrics []string) string {
 	step, gap, both := text(a.step), text(a.gap), a.step+a.gap
+	all, up, by := s.plaintext(strings.Join(metrics, "|"), a.namespaces), s.heartbeat(a.namespaces), s.proxy()
 	var terms []string
 	for _, metric := range metrics {
 		c := s.plaintext(metric, a.namespaces)
 		terms = append(terms,
 			fmt.Sprintf("(changes(%s[%s]) - changes(%s[%s] offset %s) > 0)", c, text(both), c, gap, step),
 			fmt.Sprintf("(last_over_time(%s[%s]) > 0 unless last_over_time(%s[%s] offset %s))", c, step, c, gap, step),
+			// Its last sample is older than its proxy's: it was gone. Nothing marks that where the server restarted meanwhile.
+			fmt.Sprintf("(%s > 0 unless timestamp(%s offset %s) >= on (%s) group_left () min by (%s) (timestamp(%s offset %s))) and on (%s) (%s offset %s)",
+				c, c, step, by, by, up, step, by, up, step),
 		)
 	}
-	all, up, by := s.plaintext(strings.Join(metrics, "|"), a.namespaces), s.heartbeat(a.namespaces), s.proxy()
 	terms = append(terms,
 		fmt.Sprintf("(%s > 0 and on (%s) (%s < %g))", all, by, up, both.Seconds()),
-		fmt.Sprintf("((%s > 0 unless %s offset %s) and on (%s) (%s offset %s))", all, all, step, by, up, step),
 	)
 	return "(" + anyOf(terms...) + ")"
 }
