@@ -15,3 +15,8 @@ import (
 func RequestOf(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f facts.Facts, now time.Time) traffic.Request {
 	return request(profile, spec, f, now)
 }
+
+// Near says that the window is full, or almost, by a decision before the reading: then the proxies' own word is asked for, too.
+func Near(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, eligible, now time.Time, interval time.Duration) bool {
+	return near(profile, spec, eligible, now, interval)
+}

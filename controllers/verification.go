@@ -81,11 +81,19 @@ func (p *run) watches(switched time.Time) bool {
 	return !switched.IsZero() || p.out.Facts.Live || p.near()
 }
 
-// near says that the window is full, or almost, and that nothing but a person holds the switch.
+// near says that the window is full, or almost, and that nothing but a person or the reading itself holds the switch.
 func (p *run) near() bool {
-	mtls, eligible := p.profile.Status.MTLS, p.out.Decision.Eligible
-	if mtls == nil || p.out.Spec.Suspend || p.hold != "" || p.behind || eligible.IsZero() || eligible.Sub(p.out.Now) > callsBefore*p.Interval {
+	return p.hold == "" && !p.behind && near(p.profile, p.out.Spec, p.out.Decision.Eligible, p.out.Now, p.Interval)
+}
+
+func near(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, eligible, now time.Time, interval time.Duration) bool {
+	mtls := profile.Status.MTLS
+	if mtls == nil || spec.Suspend || eligible.IsZero() || eligible.Sub(now) > callsBefore*interval {
 		return false
+	}
+	if mtls.Stage == v1alpha1.StageBlocked {
+		// What a proxy's own word lacks is made good by its next ones, which must not cease because of that.
+		return !slices.ContainsFunc(mtls.Blockers, func(b v1alpha1.Blocker) bool { return b.Type != v1alpha1.BlockerTelemetryIncomplete })
 	}
 	return mtls.Stage == v1alpha1.StageObserving || mtls.Stage == v1alpha1.StageAwaitingApproval
 }

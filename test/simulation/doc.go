@@ -2,6 +2,7 @@
 // proxies took and counted, and what went wrong. The operator's own observer and decisions see only what they would see of it.
 // An oracle holds them to the truth. A history is made of a seed: the same one each time.
 //
-// truth.go has clients and pods, source.go what the proxies answer, operator.go the loop of a reconcile, history.go what may
+// truth.go has clients and pods, proxy.go what the proxies answer, source.go how the operator sees it: prometheus.go, scrape.go
+// and server.go by a Prometheus. operator.go the loop of a reconcile, history.go what may
 // happen, oracle.go the judgement and timeline.go the telling. docs/proof.md says what it proves.
 package simulation

@@ -22,12 +22,18 @@ type config struct {
 	// exposes says that the proxies expose connection statistics, probes that those of pods are not rewritten at first.
 	exposes, probes bool
 	evicts          time.Duration
+	// before is how long the world is older than the operator; keepsNames says that a new pod takes the name of one that went.
+	before     time.Duration
+	keepsNames bool
 }
 
-// Run plays the history of a seed: the same one each time. A verbose one also returns its diary.
-func Run(seed int64, core Core, verbose bool) (Report, string) {
+// Run plays the history of a seed, as the operator sees it by a source: the same one each time. A verbose one also returns its
+// diary.
+func Run(from Source, seed int64, core Core, verbose bool) (Report, string) {
 	w := newWorld(seed)
 	w.diary.keep = verbose
+	w.source = newSource(from, w, seed)
+	defer w.source.close()
 	w.begin(core)
 	w.play(w.config.horizon)
 	w.calm(core)
@@ -51,12 +57,14 @@ func (w *world) begin(core Core) {
 	w.config.interval = one(w, 15*time.Second, 30*time.Second, time.Minute, 5*time.Minute)
 	window := w.config.interval * time.Duration(4+w.random.IntN(16))
 	w.config.horizon = window * time.Duration(2+w.random.IntN(3))
+	w.source.begin(window)
+	w.config.horizon += w.config.before
 	w.config.exposes, w.config.probes = w.chance(3), w.chance(12)
 	if w.chance(12) {
 		w.config.evicts = w.between(w.config.interval, window)
 	}
 	w.profile = &v1alpha1.ServiceSecurityProfile{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "profile", Generation: 1, ResourceVersion: "1", CreationTimestamp: metav1.NewTime(epoch)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "profile", Generation: 1, ResourceVersion: "1", CreationTimestamp: metav1.NewTime(epoch.Add(w.config.before))},
 		Spec: v1alpha1.ServiceSecurityProfileSpec{
 			Target: v1alpha1.Target{Kind: v1alpha1.TargetWorkload, Selector: &v1alpha1.WorkloadSelector{MatchLabels: map[string]v1alpha1.LabelValue{"app": "web"}}},
 			MTLS:   &v1alpha1.MTLS{Mode: v1alpha1.ModeStrict, Rollout: &v1alpha1.Rollout{ObservationWindow: v1alpha1.Duration(window.String())}},
@@ -82,7 +90,11 @@ func (w *world) begin(core Core) {
 		fault := faults[w.random.IntN(len(faults))]
 		w.at(w.between(0, w.config.horizon), func() { fault(w) })
 	}
-	w.boot(core)
+	if w.config.before == 0 {
+		w.boot(core)
+	} else {
+		w.at(w.config.before, func() { w.boot(core) })
+	}
 	w.at(0, func() {}) // so that the agenda is never empty
 }
 
@@ -155,7 +167,9 @@ func (w *world) calm(core Core) {
 		return
 	}
 	w.diary.note(w.now, "truth", "the faults end")
-	w.agenda, w.rolling, w.calmed = nil, 0, true
+	w.agenda = slices.DeleteFunc(w.agenda, func(e entry) bool { return !e.lasting })
+	w.rolling, w.calmed = 0, true
+	w.source.calm()
 	w.fault, w.staleUntil, w.telemetry, w.telemetryObject, w.competing, w.rule = fault{}, 0, counted, false, nil, nil
 	w.config.probes, w.config.evicts = false, 0
 	for _, c := range w.clients {
@@ -187,7 +201,7 @@ func (w *world) calm(core Core) {
 		m.Rollout.Suspend, m.Rollout.Approval, m.Rollout.Strategy = new(false), v1alpha1.ApprovalAutomatic, v1alpha1.StrategyStaged
 	})
 	spec, _ := rollout.SpecOf(w.profile)
-	w.play(w.now + spec.ObservationWindow + spec.VerificationWindow + 8*w.config.interval + 2*drainTime + 2*time.Minute)
+	w.play(w.now + spec.ObservationWindow + spec.VerificationWindow + 8*w.config.interval + 2*drainTime + 2*time.Minute + w.source.slack())
 	if w.oracle.report.Violation != "" {
 		return
 	}
@@ -324,6 +338,7 @@ func restart(w *world) {
 func setClock(w *world) {
 	by := one(w, time.Minute, -time.Minute, time.Hour, -time.Hour, 24*time.Hour, -24*time.Hour)
 	w.jump(by)
+	w.source.clockSet()
 }
 
 // driftClock sets the clock by less than an observer can tell from a slow reading.
@@ -348,6 +363,7 @@ func (w *world) jump(by time.Duration) {
 func loseStatus(w *world) {
 	w.diary.note(w.now, "truth", "the status is lost")
 	w.oracle.hold(w.now, "status was lost or edited")
+	w.oracle.noticed.recorded = false
 	w.edit(func(p *v1alpha1.ServiceSecurityProfile) { p.Status = v1alpha1.ServiceSecurityProfileStatus{} })
 	w.wake()
 }
@@ -355,6 +371,7 @@ func loseStatus(w *world) {
 // forgeStatus is someone's edit by hand.
 func forgeStatus(w *world) {
 	w.oracle.hold(w.now, "status was lost or edited")
+	w.oracle.noticed.recorded = false
 	now := epoch.Add(w.now + w.skew)
 	which := w.random.IntN(6)
 	w.diary.note(w.now, "truth", "the status is edited (%d)", which)

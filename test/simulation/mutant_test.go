@@ -222,7 +222,7 @@ func TestMutants(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for seed := range mutant.within {
-				if report, _ := simulation.Run(seed, mutant.core(), false); strings.Contains(report.Violation, mutant.by) {
+				if report, _ := simulation.Run(simulation.Sidecars, seed, mutant.core(), false); strings.Contains(report.Violation, mutant.by) {
 					t.Logf("caught by history %d: %s", seed, report.Violation)
 					return
 				}

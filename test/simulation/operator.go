@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -18,7 +19,6 @@ import (
 	"github.com/servicesecurity/operator/controllers/rollout"
 	"github.com/servicesecurity/operator/controllers/status"
 	"github.com/servicesecurity/operator/controllers/traffic"
-	"github.com/servicesecurity/operator/controllers/traffic/sidecar"
 )
 
 // settle and statusInterval are the manager's.
@@ -34,12 +34,14 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 type Core struct {
 	// Next stands for rollout.Next.
 	Next func(rollout.Input) rollout.Decision
-	// Observer stands before the sidecars' observer of a new operator process.
+	// Observer stands before the observer of a new operator process.
 	Observer func(traffic.Observer) traffic.Observer
 	// Request changes what is asked of the observer.
 	Request func(*traffic.Request)
 	// Exposition changes what the proxy of a pod of that age answers.
 	Exposition func(uid string, age time.Duration, text []byte) []byte
+	// Server stands before the Prometheus server of a new operator process.
+	Server func(http.RoundTripper) http.RoundTripper
 }
 
 // clock is an operator's: people set the one on the wall, and only truth moves the one that ticks.
@@ -79,10 +81,9 @@ type operator struct {
 func (w *world) boot(core Core) {
 	w.operators++
 	w.readers++
+	w.memories++
 	o := &operator{w: w, core: core, clock: clock{w}, number: w.operators, due: w.now}
-	o.observer = sidecar.New(sidecar.Options{
-		Clock: o.clock, Transport: network{w, core}, Concurrency: 1, Interval: w.config.interval,
-	})
+	o.observer = w.source.observer(o.clock, core)
 	if core.Observer != nil {
 		o.observer = core.Observer(o.observer)
 	}
@@ -184,10 +185,12 @@ func (r *run) decide() {
 func (r *run) observe() {
 	w := r.w
 	request := controllers.RequestOf(r.out.Profile, r.out.Spec, r.out.Facts, r.out.Now)
+	request.Readings = request.Readings || controllers.Near(r.out.Profile, r.out.Spec, r.out.Decision.Eligible, r.out.Now, w.config.interval)
 	if r.core.Request != nil {
 		r.core.Request(&request)
 	}
-	w.oracle.pass(w)
+	w.oracle.pass(w, request)
+	w.source.asked(request)
 	r.out.Seen = r.observer.Observe(context.Background(), request)
 	r.out.Now = r.clock.Now()
 	r.out.Decision = r.next()
@@ -249,6 +252,7 @@ func (r *run) apply() {
 	if !d.Observe {
 		r.observer.Forget(controllers.RequestOf(r.out.Profile, r.out.Spec, r.out.Facts, r.out.Now).Profile)
 		r.w.readers++
+		r.w.memories++
 	}
 }
 

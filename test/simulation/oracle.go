@@ -78,7 +78,9 @@ type oracle struct {
 	report Report
 	began  time.Duration // of the last pass over the proxies
 	fresh  []*use        // that the last pass showed for the first time
-	holds  map[string]time.Duration
+	// noticed is when an operator last knew that a part of the target was not observed.
+	noticed noticed
+	holds   map[string]time.Duration
 	// strict is when STRICT was last written by evidence; -1 before that. rested is when it was last taken back.
 	strict, rested time.Duration
 	unseen         bool // and nobody knew that it had been in force
@@ -110,15 +112,30 @@ func (o *oracle) violate(w *world, format string, args ...any) {
 func (o *oracle) hold(at time.Duration, reason string) { o.holds[reason] = at }
 
 // pass begins a pass over the proxies.
-func (o *oracle) pass(w *world) {
+func (o *oracle) pass(w *world, asked traffic.Request) {
 	o.report.Readings++
 	o.began, o.fresh = w.now, nil
+	if asked.Unobserved {
+		o.noticed = noticed{at: w.now, memory: w.memories}
+	}
+}
+
+// noticed is that a part of the target was not observed: an observer remembers it, and status, once it was written.
+type noticed struct {
+	at       time.Duration
+	memory   int
+	recorded bool
+}
+
+// since says whether that is known of a time after one.
+func (n noticed) since(at time.Duration, memory int) bool {
+	return n.at >= at && (n.memory == memory || n.recorded)
 }
 
 // news is what a reading of a proxy shows that the one before, by the same operator, did not.
 func (o *oracle) news(w *world, p *process, since time.Duration) {
 	for _, u := range w.uses {
-		if u.proc == p && u.counted == counted && !o.reborn(p, u, len(p.read)-1) && u.shown > since && u.shown <= p.read[len(p.read)-1] {
+		if u.proc == p && u.counted == counted && !p.reborn(u, p.read, len(p.read)-1) && u.shown > since && u.shown <= p.read[len(p.read)-1] {
 			o.fresh = append(o.fresh, u)
 		}
 	}
@@ -128,7 +145,7 @@ func (o *oracle) news(w *world, p *process, since time.Duration) {
 func (o *oracle) gap(at time.Duration, seen traffic.Observation) {
 	for _, known := range []string{
 		"clock was set back", "clock jumped", "restarted, and what", "restarted before it was read", "went away", "vanished", "secured",
-		"joined", "excepted", "behind that of", "other pods", "may have restarted", "fell in",
+		"joined", "excepted", "scraped no proxy", "clock of the server", "not scraped before", "scraped until", "had no series", "did not say how", "did not say which", "behind that of", "other pods", "may have restarted", "fell in",
 	} {
 		if strings.Contains(seen.Gap, known) {
 			o.hold(at, "gap: … "+known+" …")
@@ -284,7 +301,7 @@ func (o *oracle) tightened(w *world, in rollout.Input, d rollout.Decision, ports
 			continue
 		}
 		if u.to > w.now-window {
-			if excuse := o.excuse(w, u, window); excuse != "" {
+			if excuse := w.source.excuse(u, window); excuse != "" {
 				o.report.Invisible[excuse]++
 			} else {
 				o.report.False++
@@ -298,49 +315,18 @@ func (o *oracle) tightened(w *world, in rollout.Input, d rollout.Decision, ports
 	o.strict = w.now
 }
 
-// excuse says why no source could have shown a use that lies in the window; empty if one could.
-func (o *oracle) excuse(w *world, u *use, window time.Duration) string {
-	gone, terminated, to := u.pod.gone, u.pod.lastWord >= 0, u.to
-	if gone && terminated {
-		to = min(to, u.pod.lastWord)
-	}
-	switch sum := o.stepped(w, w.now-window); {
-	case to <= w.now-window:
-		return "after a pod's last word"
-	case sum > 0 && to <= w.now-window+sum:
-		return "before a window that a clock set ahead made shorter"
-	case u.proc == nil:
-		return "" // no proxy counts it, but that is known
-	}
-	next := slices.IndexFunc(u.proc.read, func(at time.Duration) bool { return at >= u.shown })
-	switch {
-	case u.counted != counted && max(w.muted[notCounted], w.muted[unlabelled]) <= w.now-window:
-		return "on a listener that did not count, and that drained"
-	case u.counted != counted:
-		return ""
-	case next >= 0 && o.reborn(u.proc, u, next):
-		return "in a series that went with its listener and was born again before it was missed"
-	case next >= 0:
-		return ""
-	case u.proc.ended == forever && u.to == forever && u.shown == forever:
-		return "a stream that is open, and no connection statistics"
-	case u.shown != forever && u.shown >= o.began, u.shown == forever && u.to >= o.began:
-		return "after the last reading"
-	case (gone || u.pod.terminating) && terminated:
-		return "after a pod's last word"
-	case gone && !u.pod.evidenced:
-		return "in a pod that came and went unread"
-	}
-	return ""
+// firstRead is which reading was the first after a time; -1 if none was.
+func (p *process) firstRead(after time.Duration) int {
+	return slices.IndexFunc(p.read, func(at time.Duration) bool { return at >= after })
 }
 
 // reborn says that series went between the reading before a use and the one after it, so that both may say the same.
-func (o *oracle) reborn(p *process, u *use, next int) bool {
+func (p *process) reborn(u *use, read []time.Duration, next int) bool {
 	since := time.Duration(0)
 	if next > 0 {
-		since = p.read[next-1]
+		since = read[next-1]
 	}
-	return slices.ContainsFunc(p.swept, func(s sweep) bool { return s.at > since && s.at <= p.read[next] && s.client == u.client.name })
+	return slices.ContainsFunc(p.swept, func(s sweep) bool { return s.at > since && s.at <= read[next] && s.client == u.client.name })
 }
 
 // left notes when STRICT was taken back, whoever did it.
@@ -370,6 +356,9 @@ func (o *oracle) stepped(w *world, since time.Duration) time.Duration {
 
 // recorded notes that a status was written.
 func (o *oracle) recorded(w *world) {
+	if o.noticed.memory == w.memories {
+		o.noticed.recorded = true
+	}
 	if m := w.profile.Status.MTLS; m != nil && (m.Stage == v1alpha1.StageVerifying || m.Stage == v1alpha1.StageEnforced) {
 		o.unrecorded = false
 	}
@@ -378,7 +367,7 @@ func (o *oracle) recorded(w *world) {
 // late: the switch comes an interval after the earliest moment at the latest, or there was a reason.
 func (o *oracle) late(w *world, clean, window time.Duration) {
 	earliest := clean + window
-	if w.now <= earliest+w.config.interval*6/5+5*time.Second {
+	if w.now <= earliest+w.config.interval*6/5+5*time.Second+w.source.slack() {
 		return
 	}
 	why, when := "", clean

@@ -63,6 +63,7 @@ type use struct {
 	port     int32
 	from, to time.Duration
 	shown    time.Duration // when the proxy's metrics first told of it, or will; forever if they do not
+	metered  time.Duration // the same for its counters, without the connection statistics
 	counted  telemetry     // as the listener that took it counts
 	flushed  int64
 }
@@ -84,6 +85,7 @@ type pod struct {
 	trouble            trouble // of whoever scrapes it
 	listed             int     // the last operator that was told of it
 	evidenced          bool    // it was part of a complete observation
+	remembered         int     // the last memory of an observer that it is in
 	lastWord           time.Duration
 }
 
@@ -101,10 +103,12 @@ type process struct {
 	updates  int64
 	drained  time.Duration // when the listener before is gone
 	changed  time.Duration
-	evicts   time.Duration // series that did not move for so long; zero for never
-	read     []time.Duration
-	swept    []sweep // series that went while the process lived
-	reader   int     // who read it last
+	evicts   time.Duration   // series that did not move for so long; zero for never
+	read     []time.Duration // by the operator
+	scraped  []scraped       // by Prometheus
+	swept    []sweep         // series that went while the process lived
+	reader   int             // who read it last, since
+	since    time.Duration
 }
 
 // sweep is a series of a client's that went.
@@ -138,9 +142,11 @@ type world struct {
 	uses    []*use
 	agenda  []entry
 
+	source     source
 	operator   *operator
 	operators  int
-	readers    int           // memories of an observer: it forgets what is not asked any more
+	readers    int           // memories of whoever reads the proxies: it forgets what is not asked any more
+	memories   int           // of an observer, likewise
 	skew       time.Duration // of the operator's clock
 	staleUntil time.Duration
 	stale      *cluster
@@ -162,9 +168,13 @@ const (
 type entry struct {
 	at time.Duration
 	do func()
+	// lasting says that it is no fault, and happens also when those have ended.
+	lasting bool
 }
 
-func (w *world) at(when time.Duration, do func()) { w.agenda = append(w.agenda, entry{when, do}) }
+func (w *world) at(when time.Duration, do func()) {
+	w.agenda = append(w.agenda, entry{at: when, do: do})
+}
 
 func (w *world) chance(oneIn int) bool { return w.random.IntN(oneIn) == 0 }
 
@@ -264,7 +274,7 @@ func (w *world) endpoint(c *client) *pod {
 
 // plaintext is what the whole matter is about.
 func (w *world) plaintext(c *client, p *pod) {
-	u := &use{client: c, pod: p, proc: p.proc, port: c.port, from: w.now, to: forever, shown: forever, counted: w.telemetry}
+	u := &use{client: c, pod: p, proc: p.proc, port: c.port, from: w.now, to: forever, shown: forever, metered: forever, counted: w.telemetry}
 	w.uses = append(w.uses, u)
 	w.diary.note(w.now, "truth", "%s", u)
 	if p.proc == nil {
@@ -273,10 +283,12 @@ func (w *world) plaintext(c *client, p *pod) {
 	}
 	p.proc.open = append(p.proc.open, u)
 	p.proc.connection(c.port, false, 1, 1)
+	if (c.kind == tcp || c.kind == messages && !c.idle) && u.counted != notCounted {
+		u.metered = w.now + flush
+	}
+	u.shown = u.metered
 	if p.proc.exposes && c.kind != tcp {
 		u.shown = w.now
-	} else if (c.kind == tcp || c.kind == messages && !c.idle) && u.counted != notCounted {
-		u.shown = w.now + flush
 	}
 	if c.lasts == 0 {
 		p.proc.end(w, u)
@@ -308,7 +320,7 @@ func (p *process) end(w *world, u *use) {
 	case request, stream, messages:
 		p.counts(w, u.counted, series{requestsTotal, "none", who.name, who.named}, 1)
 	}
-	u.shown = min(u.shown, w.now)
+	u.shown, u.metered = min(u.shown, w.now), min(u.metered, w.now)
 }
 
 // kill ends a process, and everything in it.
@@ -318,6 +330,9 @@ func (p *process) kill(w *world) {
 		u.to = w.now
 		if u.shown > w.now {
 			u.shown = forever
+		}
+		if u.metered > w.now {
+			u.metered = forever
 		}
 	}
 	p.open, p.pod.proc = nil, nil
@@ -338,7 +353,7 @@ func (w *world) start(p *pod) {
 // create makes a pod; its proxy runs a moment later.
 func (w *world) create(meshed bool, after time.Duration) *pod {
 	w.made++
-	p := &pod{number: w.made, name: fmt.Sprintf("web-%d", w.made), uid: fmt.Sprintf("uid-%d", w.made), created: w.now, meshed: meshed, lastWord: -1}
+	p := &pod{number: w.made, name: w.name(), uid: fmt.Sprintf("uid-%d", w.made), created: w.now, meshed: meshed, lastWord: -1}
 	p.probes = meshed && w.config.probes
 	w.pods = append(w.pods, p)
 	w.diary.note(w.now, "truth", "pod %s is created, in the mesh: %t", p.name, meshed)
@@ -347,6 +362,7 @@ func (w *world) create(meshed bool, after time.Duration) *pod {
 		case p.gone:
 		case meshed:
 			w.start(p)
+			w.source.appeared(p)
 		default:
 			p.address = "10.1.0." + fmt.Sprint(p.number%250+1)
 			w.wake()
@@ -359,6 +375,19 @@ func (w *world) create(meshed bool, after time.Duration) *pod {
 	}
 	w.wake()
 	return p
+}
+
+// name is that of a new pod: as a Deployment gives it or, where names are kept, a StatefulSet.
+func (w *world) name() string {
+	if !w.config.keepsNames {
+		return fmt.Sprintf("web-%d", w.made)
+	}
+	for n := 0; ; n++ {
+		name := fmt.Sprintf("web-%d", n)
+		if !slices.ContainsFunc(w.pods, func(p *pod) bool { return p.name == name }) {
+			return name
+		}
+	}
 }
 
 // remove makes a pod vanish.
@@ -377,6 +406,7 @@ func (w *world) remove(p *pod) {
 		}
 	}
 	w.pods = slices.DeleteFunc(w.pods, func(q *pod) bool { return q == p })
+	w.source.disappeared(p)
 	w.wake()
 }
 

@@ -25,7 +25,8 @@ type client struct {
 	timeout time.Duration
 }
 
-func newClient(address, file string, timeout time.Duration, most int64) (*client, error) {
+func newClient(options Options, timeout time.Duration, most int64) (*client, error) {
+	address := options.URL
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
@@ -35,9 +36,11 @@ func newClient(address, file string, timeout time.Duration, most int64) (*client
 	case u.User != nil, u.RawQuery != "", u.Fragment != "":
 		return nil, errors.New("reading --prometheus-url: it has credentials, a query or a fragment; credentials go into --prometheus-config-file")
 	}
-	transport, err := newTransport(file)
-	if err != nil {
-		return nil, err
+	transport := options.Transport
+	if transport == nil {
+		if transport, err = newTransport(options.ConfigFile); err != nil {
+			return nil, err
+		}
 	}
 	c, err := api.NewClient(api.Config{Address: address, Client: &http.Client{
 		Transport: &bound{next: transport, most: most},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"sync"
@@ -29,6 +30,8 @@ type Options struct {
 	Matchers string
 	// NamespaceLabel and PodLabel of the scraped pods: namespace and pod.
 	NamespaceLabel, PodLabel string
+	// Transport carries the queries instead of what ConfigFile says.
+	Transport http.RoundTripper
 	// Direct reads the proxies themselves: when a pod goes away, and around the switch. May be nil.
 	Direct traffic.Observer
 	// Clock; the system's by default.
@@ -73,7 +76,7 @@ func New(options Options) (*Observer, error) {
 	if labels.matchers != "" && !matchersForm.MatchString(labels.matchers) {
 		return nil, fmt.Errorf(`reading --prometheus-matchers: %q is not a list of label matchers, such as cluster="east",team=~"a|b"`, labels.matchers)
 	}
-	client, err := newClient(options.URL, options.ConfigFile, timeout, cmp.Or(options.MaxBodyBytes, 64<<20))
+	client, err := newClient(options, timeout, cmp.Or(options.MaxBodyBytes, 64<<20))
 	if err != nil {
 		return nil, err
 	}
