@@ -169,7 +169,7 @@ func (w *world) calm(core Core) {
 	w.diary.note(w.now, "truth", "the faults end")
 	w.agenda = slices.DeleteFunc(w.agenda, func(e entry) bool { return !e.lasting })
 	w.rolling, w.calmed = 0, true
-	w.source.calm()
+	recovery := w.source.calm()
 	w.fault, w.staleUntil, w.telemetry, w.telemetryObject, w.competing, w.rule = fault{}, 0, counted, false, nil, nil
 	w.config.probes, w.config.evicts = false, 0
 	for _, c := range w.clients {
@@ -201,7 +201,7 @@ func (w *world) calm(core Core) {
 		m.Rollout.Suspend, m.Rollout.Approval, m.Rollout.Strategy = new(false), v1alpha1.ApprovalAutomatic, v1alpha1.StrategyStaged
 	})
 	spec, _ := rollout.SpecOf(w.profile)
-	w.play(w.now + spec.ObservationWindow + spec.VerificationWindow + 8*w.config.interval + 2*drainTime + 2*time.Minute + w.source.slack())
+	w.play(w.now + spec.ObservationWindow + spec.VerificationWindow + 8*w.config.interval + 2*drainTime + 2*time.Minute + recovery)
 	if w.oracle.report.Violation != "" {
 		return
 	}

@@ -155,7 +155,8 @@ func crashTwice(p *prometheus) {
 	p.w.at(p.w.now+p.between(time.Second, 2*p.interval), again)
 }
 
-func (p *prometheus) calm() {
+// calm: of a server that has just begun it is not known how often it scrapes before it has done so five times in five minutes.
+func (p *prometheus) calm() time.Duration {
 	p.start()
 	p.recover()
 	for _, t := range p.targets {
@@ -164,4 +165,5 @@ func (p *prometheus) calm() {
 	if (p.skew - p.w.skew).Abs() > 30*time.Second {
 		p.w.jump(p.skew - p.w.skew)
 	}
+	return p.slack() + 10*time.Minute
 }

@@ -35,8 +35,8 @@ type source interface {
 	excuse(u *use, window time.Duration) string
 	// slack is by how much later than with readings of the proxies a switch may come.
 	slack() time.Duration
-	// calm ends what goes wrong.
-	calm()
+	// calm ends what goes wrong, and says how long it takes until everything is told again.
+	calm() time.Duration
 	close()
 }
 
@@ -57,7 +57,7 @@ func (sidecars) clockSet()              {}
 func (sidecars) asked(traffic.Request)  {}
 func (sidecars) compares(*process) bool { return true }
 func (sidecars) slack() time.Duration   { return 0 }
-func (sidecars) calm()                  {}
+func (sidecars) calm() time.Duration    { return 0 }
 func (sidecars) close()                 {}
 
 func (s sidecars) observer(clock clock, core Core) traffic.Observer {
