@@ -26,8 +26,8 @@ type Server struct {
 	Now func() time.Time
 	// Warnings go with every answer.
 	Warnings []string
-	// Missing says which series answers lack, by their hash, as those of a server of many parts do when one of them is away.
-	Missing func(hash uint64) bool
+	// Missing says which series answers lack, by their metric and hash, as those of a server of many parts do when one of them is away.
+	Missing func(metric string, hash uint64) bool
 	// Complain takes what no query of the operator's may meet: an error of the engine, or an annotation.
 	Complain func(format string, args ...any)
 
@@ -147,7 +147,7 @@ func encode(v parser.Value) any {
 // partial is a storage of which a part is away.
 type partial struct {
 	storage.Querier
-	missing func(hash uint64) bool
+	missing func(metric string, hash uint64) bool
 }
 
 // Select gives the series that are there.
@@ -157,13 +157,14 @@ func (p partial) Select(ctx context.Context, sorted bool, hints *storage.SelectH
 
 type present struct {
 	storage.SeriesSet
-	missing func(hash uint64) bool
+	missing func(metric string, hash uint64) bool
 }
 
 // Next goes on to a series that is there.
 func (p *present) Next() bool {
 	for p.SeriesSet.Next() {
-		if !p.missing(p.At().Labels().Hash()) {
+		series := p.At().Labels()
+		if !p.missing(series.Get(labels.MetricName), series.Hash()) {
 			return true
 		}
 	}

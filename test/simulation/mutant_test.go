@@ -86,13 +86,16 @@ const (
 	late      = "after the last fault"
 )
 
-// mutants are broken cores, each of them made anew for every history, with how many histories may pass before it is caught, and by
-// which promise.
-var mutants = map[string]struct {
+// mutant is a broken core, made anew for every history, with how many histories may pass before it is caught, and by which
+// promise.
+type mutant struct {
 	within int64
 	by     string
 	core   func() simulation.Core
-}{
+}
+
+// mutants are those that the sidecars are the source of.
+var mutants = map[string]mutant{
 	"ignores gaps": {300, inSpite, func() simulation.Core {
 		return sees(func() func(*traffic.Observation) {
 			var first time.Time
@@ -218,16 +221,18 @@ var mutants = map[string]struct {
 
 // TestMutants: a simulator that cannot fail proves nothing.
 func TestMutants(t *testing.T) {
-	for name, mutant := range mutants {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			for seed := range mutant.within {
-				if report, _ := simulation.Run(simulation.Sidecars, seed, mutant.core(), false); strings.Contains(report.Violation, mutant.by) {
-					t.Logf("caught by history %d: %s", seed, report.Violation)
-					return
+	for from, all := range map[simulation.Source]map[string]mutant{simulation.Sidecars: mutants, simulation.Prometheus: serverMutants} {
+		for name, mutant := range all {
+			t.Run(string(from)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				for seed := range mutant.within {
+					if report, _ := simulation.Run(from, seed, mutant.core(), false); strings.Contains(report.Violation, mutant.by) {
+						t.Logf("caught by history %d: %s", seed, report.Violation)
+						return
+					}
 				}
-			}
-			t.Errorf("not caught by %d histories", mutant.within)
-		})
+				t.Errorf("not caught by %d histories", mutant.within)
+			})
+		}
 	}
 }

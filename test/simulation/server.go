@@ -1,6 +1,9 @@
 package simulation
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // What happens to a Prometheus server, and when it was there before the operator.
 
@@ -18,7 +21,7 @@ func (p *prometheus) begin(window time.Duration) {
 		p.later(p.between(0, w.config.before), p.start)
 	}
 	whole := w.config.before + w.config.horizon
-	for range p.random.IntN(10) {
+	for range 1 + p.random.IntN(10) {
 		fault := serverFaults[p.random.IntN(len(serverFaults))]
 		w.at(p.between(0, whole), func() { fault(p) })
 	}
@@ -27,7 +30,7 @@ func (p *prometheus) begin(window time.Duration) {
 
 // serverFaults are what happens to a server; what is listed twice happens more often.
 var serverFaults = []func(*prometheus){
-	outage, outage, outage, unreachable, unreachable, unreachable, moody, moody, moody, stepClock, stepClock, slewClock, crashTwice,
+	outage, outage, outage, unreachable, unreachable, unreachable, moody, moody, moody, moody, moody, lacking, lacking, lacking, stepClock, stepClock, slewClock, crashTwice,
 }
 
 // while is a length that matters: some scrapes, or a part of the window.
@@ -91,19 +94,30 @@ func unreachable(p *prometheus) {
 
 // moody is a server that does not answer as it should.
 func moody(p *prometheus) {
-	p.mood = mood(1 + p.random.IntN(int(moods)-1))
+	p.recover()
+	p.mood = mood(1 + p.random.IntN(int(halved)-1))
 	p.note("%s", p.mood)
-	if p.mood == halved {
-		away := uint64(p.random.IntN(2))
-		p.server.Missing = func(hash uint64) bool { return hash>>7%2 == away }
-		p.server.Warnings = []string{"store-2 did not answer"}
+	p.w.at(p.w.now+p.while(), p.recover)
+}
+
+// lacking is a server of many parts of which one is away. What proves that a proxy was read is in another one.
+func lacking(p *prometheus) {
+	p.recover()
+	p.mood = halved
+	p.note("%s", p.mood)
+	away := uint64(p.random.IntN(2))
+	p.server.Missing = func(metric string, hash uint64) bool {
+		return strings.HasPrefix(metric, "istio_") && hash>>7%2 == away
 	}
+	p.server.Warnings = []string{"store-2 did not answer"}
 	p.w.at(p.w.now+p.while(), p.recover)
 }
 
 func (p *prometheus) recover() {
+	if p.mood != well {
+		p.note("answers again")
+	}
 	p.mood, p.server.Missing, p.server.Warnings = well, nil, nil
-	p.note("%s", p.mood)
 }
 
 // stepClock sets the server's clock.

@@ -28,12 +28,7 @@ var sources = map[simulation.Source]struct {
 		1497: "status is edited a moment before the operator is killed",
 		2078: "a clock is set ahead in small steps",
 	}},
-	simulation.Prometheus: {histories: 60, cases: map[int64]string{
-		2:  "STRICT is left by an edit, and asked for again",
-		32: "a series goes while the server is down, and is born again the same",
-		62: "a proxy must be read twice until it is trusted",
-		95: "the server has just begun, and scrapes once a minute",
-	}},
+	simulation.Prometheus: {histories: 60},
 }
 
 // number of an environment variable; the second says whether it is set.
