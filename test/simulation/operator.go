@@ -359,7 +359,7 @@ func (w *world) look() *cluster {
 	}
 	for _, p := range w.pods {
 		pod := facts.Pod{
-			Namespace: "shop", Name: p.name, UID: p.uid, IP: p.address, Workload: "web", Created: epoch.Add(p.created),
+			Namespace: "shop", Name: p.name, UID: p.uid, IP: p.address, Workload: "web", Created: epoch.Add(p.created + w.stamps),
 			Restarts: p.restarts, Ready: p.proc != nil || !p.meshed, Terminating: p.terminating, Membership: facts.MemberSidecar,
 		}
 		if !p.meshed {

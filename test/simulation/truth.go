@@ -148,6 +148,7 @@ type world struct {
 	readers    int           // memories of whoever reads the proxies: it forgets what is not asked any more
 	memories   int           // of an observer, likewise
 	skew       time.Duration // of the operator's clock
+	stamps     time.Duration // by how much the API server's clock is off, which says when pods were made
 	staleUntil time.Duration
 	stale      *cluster
 	fault      fault

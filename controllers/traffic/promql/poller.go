@@ -252,7 +252,8 @@ func (p *poller) part(a *answer) time.Duration {
 	if p.most > 0 {
 		part = min(part, p.most)
 	}
-	return max(part, 8*a.interval)
+	// Less than what goes by until the next poll would never come to an end.
+	return max(part, 8*a.interval, 2*p.interval)
 }
 
 // covers says whether what was read is enough for what is asked for next.
@@ -325,8 +326,8 @@ func (p *poller) finish(next poll, a *answer, err error) {
 	} else {
 		next.window = p.last.window
 	}
-	if !a.asked.at.Before(a.now) {
-		p.most = 0
+	if p.most += p.most / 4; !a.asked.at.Before(a.now) {
+		p.most = 0 // what was too much may have been so for a while only
 	}
 	a.window = next.window
 	p.history.learn(a)

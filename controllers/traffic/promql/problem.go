@@ -39,7 +39,7 @@ func (p *problems) say(format string, args ...any) {
 func (p *problems) foreign() (texts []string) {
 	if len(p.others) > 0 {
 		texts = append(texts, fmt.Sprintf("The series in Prometheus are of another pod of the name of %s, of a process that ran before this one was made: where the server has those of other clusters, "+
-			"start the operator with --prometheus-matchers for the label that tells the clusters' scrapes apart. A pod that has just started is found within a scrape interval or two.", few("pod", p.others)))
+			"start the operator with --prometheus-matchers for the label that tells the clusters' scrapes apart. A pod that has just started is found within a scrape interval or two; else see that the clocks of the servers are right.", few("pod", p.others)))
 	}
 	if len(p.clustered) > 0 {
 		texts = append(texts, fmt.Sprintf("Prometheus has series of %s that are of another cluster than --prometheus-cluster says: correct it, "+
