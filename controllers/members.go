@@ -54,6 +54,12 @@ func (p *run) decideMembers(ctx context.Context) error {
 // resolveMembers finds the workloads.
 func (p *run) resolveMembers(ctx context.Context, resolver *resolve.Resolver) (resolve.Namespace, error) {
 	found, err := resolver.Members(ctx, p.profile)
+	if err == nil && p.outrun(found.Members) {
+		found, err = p.Resolver.Live().Members(ctx, p.profile)
+		for i := range found.Members {
+			found.Members[i].Facts.Live = false // the profile itself is the cache's
+		}
+	}
 	if err != nil {
 		return found, fmt.Errorf("resolving the workloads: %w", err)
 	}
@@ -70,6 +76,14 @@ func (p *run) resolveMembers(ctx context.Context, resolver *resolve.Resolver) (r
 		}
 	}
 	return found, nil
+}
+
+// outrun says that a cache may have the object of a workload as it was before it was last written.
+func (p *run) outrun(members []facts.Member) bool {
+	return slices.ContainsFunc(members, func(m facts.Member) bool {
+		known := p.known.members[m.Name]
+		return !m.Facts.Live && (p.known.doubt || known != nil && known.behind(m.Facts.Policy))
+	})
 }
 
 // member is the reconcile of one workload, as a part of that of its namespace.

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/apply"
 	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/rollout"
 	"github.com/servicesecurity/operator/controllers/traffic"
@@ -41,6 +42,9 @@ type knowledge struct {
 	counted time.Time
 	// held is the profile's PeerAuthentication as it was last written.
 	held facts.Policy
+	// peer is the resourceVersion of that write, and doubt says that the last writes may not all have been made.
+	peer  string
+	doubt bool
 	// baseline is what the proxies' listener counters were when STRICT was written; nil unless that is being verified.
 	baseline map[string]traffic.Reading
 	// meshed are the callers by mutual TLS whose calls are watched, and calls is what their proxies count; nil unless a
@@ -130,6 +134,25 @@ func (k *knowledge) expect(d rollout.Decision, readings []traffic.Reading) {
 	for _, reading := range readings {
 		k.baseline[reading.UID] = reading
 	}
+}
+
+// wrote remembers the versions of what was written.
+func (k *knowledge) wrote(name string, changes []apply.Change) {
+	for _, change := range changes {
+		if change.Kind == apply.PeerAuthentication && change.Name == name {
+			k.peer = change.Version
+		}
+	}
+}
+
+// behind says that an object, as a cache has it, may be older than what was written last: STRICT that was taken back a moment
+// ago must not be taken for STRICT that is in force.
+func (k *knowledge) behind(policy facts.Policy) bool {
+	if !policy.Exists || k.peer == "" {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(policy.Version, k.peer)
+	return err == nil && order < 0
 }
 
 // written remembers a status that the cache may not have yet.

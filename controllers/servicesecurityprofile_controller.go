@@ -107,6 +107,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 // resolve reads the facts and what the spec asks for.
 func (p *run) resolve(ctx context.Context, resolver *resolve.Resolver) error {
 	found, err := resolver.Resolve(ctx, p.profile)
+	if err == nil && !found.Live && (p.known.doubt || p.known.behind(found.Policy)) {
+		found, err = p.Resolver.Live().Resolve(ctx, p.profile)
+		found.Live = false // the profile itself is the cache's
+	}
 	if err != nil {
 		return fmt.Errorf("resolving the target: %w", err)
 	}
@@ -250,6 +254,7 @@ func (p *run) apply(ctx context.Context) {
 		}
 		log.FromContext(ctx).Info("Istio object written", "verb", change.Verb, "kind", change.Kind, "name", change.Name)
 	}
+	p.known.doubt = p.out.ApplyError != nil && !permanent(p.out.ApplyError)
 	p.learn()
 	p.learnMembers()
 }
@@ -257,6 +262,7 @@ func (p *run) apply(ctx context.Context) {
 // learn remembers what was done, and drops what is not needed any more.
 func (p *run) learn() {
 	d := p.out.Decision
+	p.known.wrote(facts.PeerName(p.profile), p.out.Applied.Changes)
 	if !p.out.Applied.PeerHeld && (p.out.ApplyError == nil || p.out.Applied.Holds(apply.PeerAuthentication, facts.PeerName(p.profile))) {
 		p.known.held = d.Held(p.out.Facts.Target, p.known.held)
 		if d.Switched {

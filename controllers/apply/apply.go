@@ -46,6 +46,8 @@ type Change struct {
 	Kind, Name string
 	// Unlike says that something changed that Istio reads; otherwise it is owners or labels only.
 	Unlike bool
+	// Version is the object's resourceVersion after it; empty if it was deleted.
+	Version string
 }
 
 // Result is what was done, and what there is now.

@@ -72,7 +72,11 @@ func (w *writer) put(ctx context.Context, k kind, c change) (client.Object, erro
 		if err := w.send(ctx, k, c, c.object); err != nil {
 			return nil, err
 		}
-		w.result.Changes = append(w.result.Changes, Change{Verb: c.verb, Kind: k.name, Name: c.name(), Unlike: c.unlike})
+		made := Change{Verb: c.verb, Kind: k.name, Name: c.name(), Unlike: c.unlike}
+		if c.object != nil {
+			made.Version = c.object.GetResourceVersion()
+		}
+		w.result.Changes = append(w.result.Changes, made)
 	}
 	if c.object != nil {
 		w.owns(k, c.name())

@@ -346,6 +346,8 @@ type Policy struct {
 	Exists bool
 	// Owned says that the profile controls it.
 	Owned bool
+	// Version is its resourceVersion.
+	Version string
 	// Form is what it says; its mode is empty if unset.
 	Form Form
 	// Selector is its selector's labels.

@@ -336,6 +336,7 @@ func describePolicy(policy *securityv1.PeerAuthentication, profile *v1alpha1.Ser
 	described := facts.Policy{
 		Exists:   true,
 		Owned:    speaksFor(policy, profile),
+		Version:  policy.ResourceVersion,
 		Form:     formOf(policy),
 		Selector: maps.Clone(policy.Spec.GetSelector().GetMatchLabels()),
 	}
