@@ -23,8 +23,8 @@ const (
 
 // profile is what is remembered of one profile: which pods it had, so that one that goes is noticed.
 type profile struct {
-	// began is when it was first observed, on the server's clock.
-	began   time.Time
+	// began is when it was first observed.
+	began   translated
 	live    map[object]string // UID
 	unknown map[object]struct{}
 	// ended are pods whose last word was heard: they never saw plaintext. By UID, as a StatefulSet's pods share their names.
@@ -87,8 +87,8 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	if last.problem != "" {
 		v.problems.say("%s", last.problem)
 	}
-	if remembered.began.IsZero() {
-		remembered.began = v.now
+	if remembered.began.server.IsZero() {
+		remembered.began = translated{v.now, now}
 	}
 	if v.behind() {
 		v.problems.say("Prometheus' history is long for so many proxies: it is read in parts, one at each observation interval, and the last is not read yet.")
@@ -135,6 +135,10 @@ func (v *view) proxies() {
 	for _, px := range v.req.Proxies {
 		name := object{px.Namespace, px.Name}
 		p := v.history.pods[name]
+		if p != nil {
+			v.predecessor(px, p)
+			v.elsewhere(p, name)
+		}
 		if !v.scraped(px, p) {
 			continue
 		}
@@ -147,8 +151,6 @@ func (v *view) proxies() {
 		}
 		v.bump(p.appeared, fmt.Sprintf("the proxy of pod %s was not scraped before", name))
 		v.bump(p.late, fmt.Sprintf("what was scraped of the proxy of pod %s was there too late to be read", name))
-		v.predecessor(px, p)
-		v.elsewhere(p, name)
 		if scraped == 0 || p.seen().Before(first) {
 			first = p.seen()
 		}
@@ -164,7 +166,7 @@ func (v *view) elsewhere(p *proxy, name object) {
 	if v.poll.now.Sub(p.elsewhere) < v.recent() {
 		v.problems.clustered = append(v.problems.clustered, name.String())
 	}
-	v.bump(p.elsewhere, fmt.Sprintf("another cluster had a pod of the name of %s", name))
+	v.missed(p.elsewhere, fmt.Sprintf("another cluster had a pod of the name of %s", name))
 }
 
 // recent is for how long something is a reason to doubt what is now.
@@ -174,13 +176,20 @@ func (v *view) recent() time.Duration { return unlabelledFor * max(v.interval, v
 func (v *view) predecessor(px traffic.Proxy, p *proxy) {
 	began := v.profile.began
 	why := fmt.Sprintf("another pod had the name of %s before, and what it saw last is not known", object{px.Namespace, px.Name})
-	if !p.vanished.After(began.Add(v.history.noticed)) {
-		v.bump(p.vanished, why)
+	if !p.vanished.After(began.server.Add(v.history.noticed)) {
+		v.missed(p.vanished, why)
 	}
 	// What was scraped by this name before it was made was another's. The API server has a clock of its own.
-	created := v.poll.now.Add(px.Created.Sub(v.poll.received))
-	if created.After(v.history.from) && created.Before(began) && p.seen().Before(created.Add(-maxSkew)) {
-		v.bump(created.Add(maxSkew), why)
+	created := began.server.Add(px.Created.Sub(began.own))
+	if created.After(v.history.from) && px.Created.Before(began.own) && p.seen().Before(created.Add(-maxSkew)) {
+		v.missed(created.Add(maxSkew), why)
+	}
+}
+
+// missed remembers what was lost up to a time, also when the pod by whose name it was found has gone.
+func (v *view) missed(t time.Time, why string) {
+	if t.After(v.profile.gap) {
+		v.profile.gap, v.profile.why = t, why
 	}
 }
 

@@ -979,9 +979,11 @@ func TestPredecessor(t *testing.T) {
 	for name, tc := range map[string]struct {
 		from, to int // the scrapes between the two
 		before   bool
+		late     bool // the operator looks when the second is going
 	}{
 		"at once":            {from: 200, to: 202, before: true},
 		"after some minutes": {from: 180, to: 200, before: true},
+		"at once, seen late": {from: 200, to: 202, before: true, late: true},
 		"none":               {from: 150, to: 200},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -1000,7 +1002,22 @@ func TestPredecessor(t *testing.T) {
 				return true
 			})
 			clock := clocktesting.NewFakePassiveClock(s.now)
-			seen := s.ask(s.observer(clock, nil), clock, s.pod, second)
+			d := &direct{answer: traffic.Observation{Completeness: traffic.Complete}}
+			o := s.observer(clock, func(o *Options) { o.Direct = d })
+			if tc.late {
+				s.leave(second, s.now) // before anybody watched
+			} else {
+				s.ask(o, clock, s.pod, second)
+			}
+			// That the second goes as it should does not bring back what the first took with it.
+			second.terminating = true
+			s.now = s.now.Add(15 * time.Second)
+			s.scrape(s.pod, s.now)
+			s.ask(o, clock, s.pod, second)
+			if !tc.late {
+				s.leave(second, s.now.Add(time.Second))
+			}
+			seen := s.pass(o, clock, 2, nil, s.pod)
 			if seen.Completeness != traffic.Complete || seen.Since.After(at(tc.from)) != tc.before {
 				t.Errorf("%s since %s, and the first went at %s: %s", seen.Completeness, seen.Since, at(tc.from), seen.Message)
 			}
