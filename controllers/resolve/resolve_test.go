@@ -48,7 +48,7 @@ func TestResolveService(t *testing.T) {
 			Name: webHost, Service: "web", Endpoints: 2, UnmeshedEndpoints: []string{"web-c"},
 			Ports: []facts.ServicePort{{Name: "http-80", Port: 80, TargetPort: 8080}, {Name: "http-443", Port: 443}},
 		}},
-		Policy:    facts.Policy{Exists: true, Owned: true, Form: facts.Form{Mode: permissive}, Selector: web},
+		Policy:    facts.Policy{Exists: true, Owned: true, Version: "999", Form: facts.Form{Mode: permissive}, Selector: web},
 		Effective: permissive, Inherited: permissive,
 		Ports: []facts.WorkloadPort{{Port: 8080, Protocol: facts.ProtocolHTTP}},
 	}

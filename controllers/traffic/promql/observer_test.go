@@ -533,12 +533,19 @@ func (s *script) ask(o *Observer, clock *clocktesting.FakePassiveClock, pods ...
 	}))
 }
 
-// without is a server whose store with a pod's series does not answer.
-func without(pod string) func(http.HandlerFunc) http.HandlerFunc {
+// without is a server whose store with a pod's series does not answer, or that with its counters alone.
+func without(pod string, counters bool) func(http.HandlerFunc) http.HandlerFunc {
+	const all, uptime = `pod!=""`, "envoy_server_uptime{"
+	rest := `pod!~"|` + pod + `"`
 	return func(next http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			query := r.FormValue("query")
-			r.Form.Set("query", strings.ReplaceAll(query, `pod!=""`, `pod!~"|`+pod+`"`))
+			if counters {
+				query = strings.ReplaceAll(strings.ReplaceAll(query, "{"+all, "{"+rest), uptime+rest, uptime+all)
+			} else {
+				query = strings.ReplaceAll(query, all, rest)
+			}
+			r.Form.Set("query", query)
 			next(w, r)
 		}
 	}
@@ -546,6 +553,12 @@ func without(pod string) func(http.HandlerFunc) http.HandlerFunc {
 
 // TestWarning holds that what an answer with a warning lacked is read when the server has it again.
 func TestWarning(t *testing.T) {
+	for name, counters := range map[string]bool{"all of a pod": false, "its counters": true} {
+		t.Run(name, func(t *testing.T) { testWarning(t, counters) })
+	}
+}
+
+func testWarning(t *testing.T, counters bool) {
 	s := play(t, nil)
 	clock := clocktesting.NewFakePassiveClock(s.now)
 	o := s.observer(clock, nil)
@@ -554,7 +567,7 @@ func TestWarning(t *testing.T) {
 	if seen := s.pass(o, clock, 8, nil, s.pod, other); seen.Completeness != traffic.Complete {
 		t.Fatal(seen.Message)
 	}
-	s.bend, s.Warnings = without(s.pod.name), []string{"store-2 did not answer", "store-1 is slow"}
+	s.bend, s.Warnings = without(s.pod.name, counters), []string{"store-2 did not answer", "store-1 is slow"}
 	var plaintext time.Time
 	seen := s.pass(o, clock, 40, func(n int) {
 		if n == 12 {
