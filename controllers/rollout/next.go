@@ -28,9 +28,7 @@ func Next(in Input) Decision {
 		d = staged(in)
 	}
 	d.Exempt = exempt(in, d.Rules)
-	if d.RolledBack.Time.IsZero() && d.Stage != v1alpha1.StageEnforced {
-		d.RolledBack = lastRollback(in)
-	}
+	d.RolledBack = noted(in, d)
 	if d.KeepMembers = d.Keep || keepMembers(in); keepMembers(in) && d.After == 0 && in.Facts.UnchangedFor < in.Settle {
 		d.After = settleIn(in)
 	}

@@ -64,8 +64,7 @@ func verify(in Input, d *Decision, open facts.Policy) {
 	}
 	if len(in.FailingCallers) > 0 {
 		d.FailedCallers = slices.Clone(in.FailingCallers)
-		opens := in.Spec.DeniesIdentities || len(in.Facts.IdentityDenials) > 0
-		if in.Spec.Rollback == v1alpha1.RollbackAutomatic && !opens && rollBack(in, d, open.Previous) {
+		if mayRollBack(in) && rollBack(in, d, open.Previous) {
 			count(in, d)
 		}
 		return
@@ -76,6 +75,12 @@ func verify(in Input, d *Decision, open facts.Policy) {
 	}
 	d.Stage, d.SwitchedAt, d.Previous = v1alpha1.StageVerifying, open.SwitchedAt, open.Previous
 	d.Waiting, d.Observe, d.After = waiting, true, in.Interval
+}
+
+// mayRollBack says whether a failed verification takes STRICT back: not where callers that are kept out by their identity would
+// get in by plaintext.
+func mayRollBack(in Input) bool {
+	return in.Spec.Rollback == v1alpha1.RollbackAutomatic && !in.Spec.DeniesIdentities && len(in.Facts.IdentityDenials) == 0
 }
 
 // notTaken says which proxies have not shown that they took STRICT and drained what it ends; empty if all have.
@@ -180,6 +185,14 @@ func recorded(in Input) int32 {
 		return 0
 	}
 	return last.Attempts
+}
+
+// noted is the rollback that the object is to tell of: the last, until STRICT has been verified.
+func noted(in Input, d Decision) facts.Rollback {
+	if !d.RolledBack.Time.IsZero() || d.Stage == v1alpha1.StageEnforced {
+		return d.RolledBack
+	}
+	return lastRollback(in)
 }
 
 // lastRollback is what the profile's object tells of the last rollback; zero if it tells of none. One from the future is

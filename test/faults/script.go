@@ -39,19 +39,17 @@ func strict(target v1alpha1.Target, strategy v1alpha1.Strategy) *v1alpha1.Servic
 	}}
 }
 
-func toService(name string) v1alpha1.Target {
-	return v1alpha1.Target{Kind: v1alpha1.TargetService, Name: name}
-}
+var toWeb = v1alpha1.Target{Kind: v1alpha1.TargetService, Name: "web"}
 
 func scripts() []*script {
 	return []*script{
 		{
 			name: "to Enforced", workloads: []string{"web"}, plaintext: 3 * interval / 2,
-			profile: func() *v1alpha1.ServiceSecurityProfile { return strict(toService("web"), v1alpha1.StrategyStaged) },
+			profile: func() *v1alpha1.ServiceSecurityProfile { return strict(toWeb, v1alpha1.StrategyStaged) },
 		},
 		{
 			name: "rolled back by a failing caller, and the next attempt", workloads: []string{"web"}, callers: true, breaks: true,
-			profile: func() *v1alpha1.ServiceSecurityProfile { return strict(toService("web"), v1alpha1.StrategyStaged) },
+			profile: func() *v1alpha1.ServiceSecurityProfile { return strict(toWeb, v1alpha1.StrategyStaged) },
 		},
 		{
 			name: "a whole namespace", workloads: []string{"cart", "pay", "web"},
@@ -64,7 +62,7 @@ func scripts() []*script {
 		{
 			name: "approved by hand, with plaintext on the way", workloads: []string{"web"}, plaintext: 9 * interval / 2,
 			profile: func() *v1alpha1.ServiceSecurityProfile {
-				p := strict(toService("web"), v1alpha1.StrategyStaged)
+				p := strict(toWeb, v1alpha1.StrategyStaged)
 				p.Spec.MTLS.Rollout.Approval = v1alpha1.ApprovalManual
 				return p
 			},
@@ -92,7 +90,7 @@ func scripts() []*script {
 
 // guarded asks for all that a profile can ask for.
 func guarded() *v1alpha1.ServiceSecurityProfile {
-	p := strict(toService("web"), v1alpha1.StrategyImmediate)
+	p := strict(toWeb, v1alpha1.StrategyImmediate)
 	p.Spec.JWT = &v1alpha1.JWT{
 		Requirement: v1alpha1.TokenRequired,
 		Issuers:     []v1alpha1.Issuer{{Issuer: "https://issuer.example.com", JWKSURI: "https://issuer.example.com/keys"}},

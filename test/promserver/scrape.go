@@ -32,7 +32,7 @@ type Target struct {
 // NewTarget makes one that was never scraped.
 func NewTarget(own map[string]string) Target {
 	own = maps.Clone(own)
-	own[labels.MetricName] = "up"
+	own[model.MetricNameLabel] = "up"
 	return Target{Up: labels.FromMap(own)}
 }
 
@@ -114,7 +114,7 @@ func (t *Target) parse(text []byte) ([]Sample, error) {
 	for _, name := range slices.Sorted(maps.Keys(families)) {
 		for _, m := range families[name].GetMetric() {
 			b := labels.NewScratchBuilder(len(m.GetLabel()) + 1)
-			b.Add(labels.MetricName, name)
+			b.Add(model.MetricNameLabel, name)
 			for _, l := range m.GetLabel() {
 				b.Add(l.GetName(), l.GetValue())
 			}
@@ -129,7 +129,7 @@ func (t *Target) parse(text []byte) ([]Sample, error) {
 func (t *Target) on(own labels.Labels) labels.Labels {
 	b := labels.NewBuilder(own)
 	t.Up.Range(func(l labels.Label) {
-		if l.Name == labels.MetricName {
+		if l.Name == model.MetricNameLabel {
 			return
 		}
 		if v := own.Get(l.Name); v != "" {

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql"
 	"github.com/prometheus/prometheus/promql/parser"
@@ -164,7 +165,7 @@ type present struct {
 func (p *present) Next() bool {
 	for p.SeriesSet.Next() {
 		series := p.At().Labels()
-		if !p.missing(series.Get(labels.MetricName), series.Hash()) {
+		if !p.missing(series.Get(model.MetricNameLabel), series.Hash()) {
 			return true
 		}
 	}

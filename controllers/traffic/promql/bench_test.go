@@ -145,13 +145,13 @@ type cost struct {
 // poll is one interval of the operator, and its queries once more, whose answers are thrown away.
 func (c *cost) poll(f *fleet, o *Observer) (complete int, message string) {
 	f.asked = nil
-	f.server.bytes.Store(0)
+	f.bytes.Store(0)
 	begin := usedNow(f.b)
 	complete, message = f.observe(o)
 	c.operator.add(f.b, begin)
 	c.polls++
 	c.queries += int64(len(f.asked))
-	c.answers += f.server.bytes.Load()
+	c.answers += f.bytes.Load()
 	begin = usedNow(f.b)
 	for _, form := range slices.Clone(f.asked) {
 		if err := discard(f.b, f.http.URL+"/api/v1/query", form); err != nil {
