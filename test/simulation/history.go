@@ -43,7 +43,7 @@ func Run(from Source, seed int64, core Core, verbose bool) (Report, string) {
 
 func newWorld(seed int64) *world {
 	w := &world{random: rand.New(rand.NewPCG(uint64(seed), 1)), parent: v1alpha1.ModePermissive}
-	w.oracle = oracle{strict: -1, rested: -1, holds: map[string]time.Duration{}, report: Report{Invisible: map[string]int{}}, judged: map[*client]bool{}}
+	w.oracle = oracle{strict: -1, rested: -1, holds: map[string]time.Duration{}, report: Report{Invisible: map[string]int{}}, judged: map[*client]bool{}, approved: map[string]bool{}}
 	return w
 }
 
@@ -363,6 +363,7 @@ func (w *world) jump(by time.Duration) {
 func loseStatus(w *world) {
 	w.diary.note(w.now, "truth", "the status is lost")
 	w.oracle.hold(w.now, "status was lost or edited")
+	w.oracle.rest.status = true
 	w.oracle.noticed.recorded = false
 	w.edit(func(p *v1alpha1.ServiceSecurityProfile) { p.Status = v1alpha1.ServiceSecurityProfileStatus{} })
 	w.wake()
@@ -371,6 +372,7 @@ func loseStatus(w *world) {
 // forgeStatus is someone's edit by hand.
 func forgeStatus(w *world) {
 	w.oracle.hold(w.now, "status was lost or edited")
+	w.oracle.rest.status = true
 	w.oracle.noticed.recorded = false
 	now := epoch.Add(w.now + w.skew)
 	which := w.random.IntN(6)
@@ -418,7 +420,7 @@ func tamper(w *world) {
 	}
 	w.version++
 	w.diary.note(w.now, "truth", "somebody changes the PeerAuthentication from %s to %s", before, w.inForce())
-	w.oracle.tampered = true
+	w.oracle.tampered, w.oracle.rest.object = true, true
 	w.oracle.left(w, before)
 	w.configure()
 	w.wake()
@@ -519,6 +521,7 @@ func approve(w *world) {
 			w.edit(func(p *v1alpha1.ServiceSecurityProfile) {
 				p.Annotations = map[string]string{v1alpha1.AnnotationApprove: token}
 			})
+			w.oracle.approved[token] = true
 			w.diary.note(w.now, "truth", "somebody approves %s", token)
 			w.wake()
 		})

@@ -214,6 +214,17 @@ var mutants = map[string]mutant{
 	"conceals plaintext": {50, concealed, func() simulation.Core {
 		return before(func(in *rollout.Input) { in.Seen.LastPlaintext, in.Previous.LastPlaintext = time.Time{}, time.Time{} })
 	}},
+	"asks nobody for approval": {300, "nobody approved", func() simulation.Core {
+		return before(func(in *rollout.Input) { in.Spec.Approval = v1alpha1.ApprovalAutomatic })
+	}},
+	"forgets its rollbacks": {600, "after rollback", func() simulation.Core {
+		return before(func(in *rollout.Input) {
+			in.Facts.Policy.RolledBack, in.Previous.Attempts = facts.Rollback{}, 0
+			if in.Previous.Stage == v1alpha1.StageRolledBack {
+				in.Previous.Stage, in.Previous.CleanSince = v1alpha1.StageObserving, in.Now
+			}
+		})
+	}},
 	"never switches": {10, late, func() simulation.Core {
 		return before(func(in *rollout.Input) { in.Spec.Suspend = true })
 	}},

@@ -91,8 +91,31 @@ type oracle struct {
 	judged   map[*client]bool
 	// unrecorded says that STRICT was written and status did not live to see it.
 	unrecorded bool
+	// approved are the tokens that people have given.
+	approved map[string]bool
+	rest     rest
 	// jumps of the operator's clock ahead, small ones and those that it was away for.
 	steps []step
+}
+
+// rest is what is owed to callers after a rollback.
+type rest struct {
+	generation int64
+	rollbacks  int
+	at         time.Duration // of the last
+	// status and object would tell of it, and were lost or edited since.
+	status, object bool
+}
+
+// least is how long the rest takes.
+func (r rest) least() time.Duration {
+	switch r.rollbacks {
+	case 1:
+		return 15 * time.Minute
+	case 2:
+		return time.Hour
+	}
+	return forever
 }
 
 // step is a change of the operator's clock that nothing tells it of.
@@ -256,6 +279,12 @@ func (o *oracle) weakened(w *world, in rollout.Input, d rollout.Decision, port i
 		if port == targetPorts[0] {
 			o.report.Rollbacks++
 		}
+		if o.rest.generation != w.profile.Generation {
+			o.rest = rest{generation: w.profile.Generation}
+		}
+		if o.rest.at != w.now || o.rest.rollbacks == 0 {
+			o.rest = rest{generation: o.rest.generation, rollbacks: o.rest.rollbacks + 1, at: w.now}
+		}
 	case d.Stage == v1alpha1.StageRolledBack:
 		o.report.Unneeded++
 		o.violate(w, "rolled back, and no caller fails")
@@ -287,6 +316,7 @@ func (o *oracle) tightened(w *world, in rollout.Input, d rollout.Decision, ports
 			o.violate(w, "STRICT with pod %s outside the mesh", p.Name)
 		}
 	}
+	o.permitted(w, in, d)
 	window, last := in.Spec.ObservationWindow, max(0, o.rested)
 	if o.rested >= 0 && o.rested > w.now-window+o.stepped(w, w.now-window) {
 		if o.unseen {
@@ -313,6 +343,17 @@ func (o *oracle) tightened(w *world, in rollout.Input, d rollout.Decision, ports
 	}
 	o.late(w, last, window)
 	o.strict = w.now
+}
+
+// permitted: a person approved it, if one was to, and the back-off after a rollback is over.
+func (o *oracle) permitted(w *world, in rollout.Input, d rollout.Decision) {
+	if in.Spec.Approval == v1alpha1.ApprovalManual && (d.Approval == nil || !o.approved[d.Approval.Token]) {
+		o.violate(w, "STRICT that nobody approved")
+	}
+	if r := o.rest; r.rollbacks > 0 && r.generation == w.profile.Generation && !(r.status && r.object) &&
+		(r.rollbacks > 2 || w.now-r.at+o.stepped(w, r.at)+time.Second < r.least()) {
+		o.violate(w, "STRICT %s after rollback %d", w.now-r.at, r.rollbacks)
+	}
 }
 
 // firstRead is which reading was the first after a time; -1 if none was.
