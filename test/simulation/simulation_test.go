@@ -1,10 +1,16 @@
 package simulation_test
 
 import (
+	"maps"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
+	"sync"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/servicesecurity/operator/test/simulation"
 )
@@ -56,6 +62,29 @@ func play(t *testing.T, from simulation.Source, seed int64) simulation.Report {
 	return report
 }
 
+// playAll runs histories, as many at a time as there are processors, and sums them up. After one that fails it begins no other.
+func playAll(t *testing.T, from simulation.Source, seeds []int64) simulation.Report {
+	t.Helper()
+	var mu sync.Mutex
+	var all simulation.Report
+	group := errgroup.Group{}
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, seed := range seeds {
+		if t.Failed() {
+			break
+		}
+		group.Go(func() error {
+			report := play(t, from, seed)
+			mu.Lock()
+			defer mu.Unlock()
+			all.Add(report)
+			return nil
+		})
+	}
+	_ = group.Wait() // nothing fails but the test
+	return all
+}
+
 // TestHistories plays the cases of each source, and the histories of so many seeds: SIMULATIONS=n says how many,
 // SIMULATION_SEED=n tells one, SIMULATION_FROM=n begins with another; -run TestHistories/prometheus chooses the source.
 func TestHistories(t *testing.T) {
@@ -67,18 +96,16 @@ func TestHistories(t *testing.T) {
 				tell(t, from, seed)
 				return
 			}
-			var all simulation.Report
-			for seed := range source.cases {
-				all.Add(play(t, from, seed))
-			}
+			seeds := slices.Sorted(maps.Keys(source.cases))
 			count, ok := number(t, "SIMULATIONS")
 			if !ok {
 				count = source.histories
 			}
 			first, _ := number(t, "SIMULATION_FROM")
-			for seed := first; seed < first+count && !t.Failed(); seed++ {
-				all.Add(play(t, from, seed))
+			for seed := first; seed < first+count; seed++ {
+				seeds = append(seeds, seed)
 			}
+			all := playAll(t, from, seeds)
 			t.Logf("%s", &all)
 			// Histories that lead nowhere would keep every promise.
 			if all.False > 0 || all.Unneeded > 0 || count >= 100 && (int64(all.Switches) < count/2 || all.Rollbacks == 0) {
