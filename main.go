@@ -51,7 +51,7 @@ func main() {
 	flag.DurationVar(&f.scrapeTimeout, "scrape-timeout", 3*time.Second, "How long reading one proxy may take.")
 	flag.StringVar(&f.prometheus.URL, "prometheus-url", "", "Address of a Prometheus-compatible server to observe traffic by, such as http://prometheus.monitoring:9090; empty to read the targets' proxies.")
 	flag.StringVar(&f.prometheus.ConfigFile, "prometheus-config-file", "", "File with a Prometheus HTTP client configuration (TLS, credentials, headers), read anew when it changes.")
-	flag.StringVar(&f.prometheus.Cluster, "prometheus-cluster", "", "This cluster's name in the label destination_cluster, for a server that has several clusters' series.")
+	flag.StringVar(&f.prometheus.Cluster, "prometheus-cluster", "", "This cluster's name in the label destination_cluster: a check beside --prometheus-matchers, for a server that has several clusters' series.")
 	flag.StringVar(&f.prometheus.Matchers, "prometheus-matchers", "", `Label matchers that every query gets, such as cluster="east".`)
 	flag.StringVar(&f.prometheus.NamespaceLabel, "prometheus-namespace-label", "namespace", "Label that scraping gives the namespace of a pod in.")
 	flag.StringVar(&f.prometheus.PodLabel, "prometheus-pod-label", "pod", "Label that scraping gives the name of a pod in.")

@@ -7,12 +7,13 @@ import (
 	securityv1beta1 "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
+	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
 )
 
 // resolveDenials finds the policies of anyone else that keep callers out by their identity, which plaintext does not have.
 func (res *resolution) resolveDenials(ctx context.Context) error {
-	if !res.onItsWay() && (res.facts.Policy.SwitchedAt.IsZero() || !rolls(res.profile)) {
+	if !rolls(res.profile) || !res.onItsWay() && !res.verifying() {
 		return nil
 	}
 	name := res.profile.Name
@@ -25,6 +26,12 @@ func (res *resolution) resolveDenials(ctx context.Context) error {
 		}
 	}
 	return err
+}
+
+// verifying says that STRICT is being verified, by the object or, where somebody has edited that, by status.
+func (res *resolution) verifying() bool {
+	mtls := res.profile.Status.MTLS
+	return !res.facts.Policy.SwitchedAt.IsZero() || mtls != nil && mtls.Stage == v1alpha1.StageVerifying
 }
 
 // identityKeys are those of a condition about who calls.

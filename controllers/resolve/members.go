@@ -9,6 +9,7 @@ import (
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -121,6 +122,9 @@ func memberForm(profile *v1alpha1.ServiceSecurityProfile) *v1alpha1.ServiceSecur
 	form := *profile
 	form.Spec.JWT, form.Spec.Authorization = nil, nil
 	form.Status = v1alpha1.ServiceSecurityProfileStatus{ObservedGeneration: profile.Status.ObservedGeneration}
+	if c := meta.FindStatusCondition(profile.Status.Conditions, v1alpha1.ConditionMutualTLSEnforced); c != nil {
+		form.Status.Conditions = []metav1.Condition{*c} // whether STRICT was asked for before
+	}
 	return &form
 }
 

@@ -77,13 +77,17 @@ type Previous struct {
 	NextAttempt   time.Time
 	Attempts      int32
 	Approval      v1alpha1.ApprovalStatus
+	// NotRequested says that the spec did not ask for STRICT.
+	NotRequested bool
 	// Unobserved says that a part of the target took traffic that no proxy counts; see Unobserved.
 	Unobserved bool
 }
 
 // PreviousOf reads what status kept.
 func PreviousOf(status v1alpha1.ServiceSecurityProfileStatus) Previous {
-	out := Previous{Generation: status.ObservedGeneration}
+	out := Previous{Generation: status.ObservedGeneration, NotRequested: slices.ContainsFunc(status.Conditions, func(c metav1.Condition) bool {
+		return c.Type == v1alpha1.ConditionMutualTLSEnforced && c.Reason == v1alpha1.ReasonNotRequested
+	})}
 	mtls := status.MTLS
 	if mtls == nil {
 		return out

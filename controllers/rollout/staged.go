@@ -86,7 +86,7 @@ func cleanSince(in Input) time.Time {
 		// What STRICT refused was not seen. Whoever was cut off must have had the time to show up again.
 		return in.Now
 	}
-	if in.Previous.Stage == "" && in.Previous.Generation != 0 {
+	if in.Previous.NotRequested {
 		// The spec asked for no STRICT until now. It may have done so before, and the same holds.
 		return in.Now
 	}

@@ -65,14 +65,16 @@ func TestStretchBeginsAfterStrictWasTakenBack(t *testing.T) {
 // shows. A source that has a history begins with the edit, too, unless the profile is new.
 func TestStretchBeginsWithTheEditToStrict(t *testing.T) {
 	in := full()
-	in.Previous = rollout.Previous{Generation: 1}
+	in.Previous = rollout.Previous{Generation: 1, NotRequested: true}
 	in.Spec.Generation = 2
 	if got := rollout.Next(in); got.Switched || !got.CleanSince.Equal(in.Now) {
 		t.Errorf("after an edit: switched %t, clean since %s, not %s", got.Switched, got.CleanSince, in.Now)
 	}
-	in.Previous.Generation = 0
-	if got := rollout.Next(in); !got.Switched {
-		t.Errorf("a new profile: %s since %s", got.Stage, got.CleanSince)
+	for name, previous := range map[string]rollout.Previous{"a new profile": {}, "one whose target was not there before": {Generation: 2}} {
+		in.Previous = previous
+		if got := rollout.Next(in); !got.Switched {
+			t.Errorf("%s: %s since %s", name, got.Stage, got.CleanSince)
+		}
 	}
 }
 

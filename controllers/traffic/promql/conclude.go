@@ -91,7 +91,7 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 		remembered.began = translated{v.now, now}
 	}
 	if v.behind() {
-		v.problems.say("Prometheus' history is long for so many proxies: it is read in parts, one at each observation interval, and the last is not read yet.")
+		v.problems.say("Prometheus' history is read in parts, the oldest first, one at each observation interval, and the last is not read yet. It goes on by itself.")
 	}
 	v.find()
 	v.proxies()
@@ -128,7 +128,13 @@ func (v *view) find() {
 func (v *view) proxies() {
 	v.until = v.poll.now
 	if v.behind() {
-		return // what is known of them is old
+		// Of what happens to one of them the last is kept, so it is noted while it is read.
+		for _, px := range v.req.Proxies {
+			if p := v.history.pods[object{px.Namespace, px.Name}]; p != nil {
+				v.predecessor(px, p)
+			}
+		}
+		return // their events are not all read
 	}
 	var first time.Time
 	scraped := 0
@@ -174,10 +180,17 @@ func (v *view) recent() time.Duration { return unlabelledFor * max(v.interval, v
 
 // predecessor judges whether another pod had the name before, and went before anybody watched. Later on departed does.
 func (v *view) predecessor(px traffic.Proxy, p *proxy) {
-	began := v.profile.began
-	why := fmt.Sprintf("another pod had the name of %s before, and what it saw last is not known", object{px.Namespace, px.Name})
-	if !p.vanished.After(began.server.Add(v.history.noticed)) {
+	known, name := v.profile, object{px.Namespace, px.Name}
+	began, limit := known.began, known.began.server.Add(v.history.noticed)
+	if _, had := known.live[name]; !had && known.ended[name] == "" {
+		limit = v.poll.now // it is new to the target, and so is whatever had its name
+	}
+	why := fmt.Sprintf("another pod had the name of %s before, and what it saw last is not known", name)
+	if !p.vanished.After(limit) {
 		v.missed(p.vanished, why)
+	}
+	if v.behind() {
+		return
 	}
 	// What was scraped by this name before it was made was another's. The API server has a clock of its own.
 	created := began.server.Add(px.Created.Sub(began.own))
@@ -257,6 +270,9 @@ func (v *view) roll() {
 	for name, px := range v.pods {
 		p.live[name] = px.UID
 		delete(p.unknown, name)
+	}
+	if v.behind() {
+		return // who is not in what was read may be in the rest
 	}
 	for name := range p.unknown {
 		if v.history.pods[name] == nil {

@@ -315,7 +315,7 @@ func (w *workload) counted(at time.Time, n int64) {
 	w.points = kept
 }
 
-// mutualSince is how much was certainly counted after a time.
+// mutualSince is how much was counted after a time, but for what a long step before it may have counted twice.
 func (w *workload) mutualSince(t time.Time) int64 {
 	i, _ := slices.BinarySearchFunc(w.points, t, func(p point, t time.Time) int { return p.at.Compare(t) })
 	if i == len(w.points) {

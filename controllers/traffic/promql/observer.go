@@ -108,8 +108,8 @@ func (o *Observer) Observe(ctx context.Context, request traffic.Request) traffic
 			namespaces = append(namespaces, px.Namespace)
 		}
 	}
+	o.hearLastWords(ctx, request) // first: a server that is slow must not make it too late
 	err := o.poller.require(ctx, request.Profile, need{window: request.Window, namespaces: namespaces})
-	o.hearLastWords(ctx, request)
 	observation := o.conclude(request, namespaces, err)
 	return o.read(ctx, request, observation)
 }

@@ -60,7 +60,7 @@ func (p *problems) judge() (traffic.Completeness, string, string) {
 			few("pod", p.stale)))
 	}
 	if len(p.silent) > 0 {
-		texts = append(texts, fmt.Sprintf("The proxy of %s, which terminates, is not scraped any more, and did not say on port 15090 that it never saw plaintext. The stretch restarts when the pod has gone.",
+		texts = append(texts, fmt.Sprintf("The proxy of %s, which terminates, is not scraped any more, and did not say on port 15090 that it never saw plaintext, or the operator cannot reach it there: see that a NetworkPolicy lets it. The stretch restarts when the pod has gone.",
 			few("pod", p.silent)))
 	}
 	if len(p.unlabelled) > 0 {

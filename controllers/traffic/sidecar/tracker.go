@@ -393,7 +393,11 @@ func (p *pass) start() {
 	t.since = p.now
 	e, from := t.pending, t.cleanFrom
 	t.pending = nil
-	if e == nil || e.ObservedTime == nil || e.SinceTime == nil || from.IsZero() {
+	if e == nil || e.ObservedTime == nil || from.IsZero() {
+		return
+	}
+	if e.SinceTime == nil {
+		p.interrupt("the evidence in status does not say since when it holds")
 		return
 	}
 	if since := e.SinceTime.Time; from.Before(since) {

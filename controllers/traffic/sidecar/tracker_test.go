@@ -150,7 +150,7 @@ func TestTracker(t *testing.T) {
 			steps: []step{
 				pod("a"), read, next, operatorRestarts, request(func(r *traffic.Request) { r.Evidence.SinceTime = nil }), next,
 			},
-			want: []string{"Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 20s"},
+			want: []string{"Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 20s, gap: the evidence in status does not say since when it holds"},
 		},
 		"a plaintext connection that goes with its pod was there until then": {
 			steps: []step{
