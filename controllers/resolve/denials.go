@@ -5,10 +5,8 @@ import (
 	"slices"
 
 	securityv1beta1 "istio.io/api/security/v1beta1"
-	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
-	"github.com/servicesecurity/operator/controllers/facts"
 )
 
 // resolveDenials finds the policies of anyone else that keep callers out by their identity, which plaintext does not have.
@@ -16,10 +14,7 @@ func (res *resolution) resolveDenials(ctx context.Context) error {
 	if !rolls(res.profile) || !res.onItsWay() && !res.verifying() {
 		return nil
 	}
-	name := res.profile.Name
-	policies, err := foreign(ctx, res, accessByPlace,
-		func(p *securityv1.AuthorizationPolicy) placement { return &p.Spec },
-		facts.AllowName(name), facts.DenyName(name), facts.TokenName(name))
+	policies, err := res.foreignAccess(ctx)
 	for _, policy := range policies {
 		if !inDryRun(policy) && deniesIdentities(&policy.Spec) {
 			res.facts.IdentityDenials = append(res.facts.IdentityDenials, qualified(policy))

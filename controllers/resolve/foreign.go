@@ -173,16 +173,21 @@ func (res *resolution) resolveForeign(ctx context.Context) error {
 	if res.profile.Spec.Authorization == nil {
 		return nil
 	}
-	name := res.profile.Name
-	policies, err := foreign(ctx, res, accessByPlace,
-		func(p *securityv1.AuthorizationPolicy) placement { return &p.Spec },
-		facts.AllowName(name), facts.DenyName(name), facts.TokenName(name))
+	policies, err := res.foreignAccess(ctx)
 	for _, policy := range policies {
 		if !generated(policy) {
 			res.facts.ForeignPolicies = append(res.facts.ForeignPolicies, describeAccess(policy))
 		}
 	}
 	return err
+}
+
+// foreignAccess are the AuthorizationPolicies of anyone else that apply to the target.
+func (res *resolution) foreignAccess(ctx context.Context) ([]*securityv1.AuthorizationPolicy, error) {
+	name := res.profile.Name
+	return foreign(ctx, res, accessByPlace,
+		func(p *securityv1.AuthorizationPolicy) placement { return &p.Spec },
+		facts.AllowName(name), facts.DenyName(name), facts.TokenName(name))
 }
 
 // foreignTokens notes a RequestAuthentication of someone else. What other profiles generate is left out if it accepts the

@@ -31,6 +31,23 @@ func everyRow(prefix string) {
 	})
 }
 
+// loggedRows declares all of them, with access logs.
+func loggedRows(prefix, legacy string) {
+	It("E1 and E2: names who sends plaintext, and goes to STRICT when it is in the mesh, without a failure", func(ctx SpecContext) {
+		expectNamedThenMoved(ctx, prefix+"-e2")
+	}, SpecTimeout(2*rollout))
+
+	It("E3: one request in plaintext now and then never promotes", func(ctx SpecContext) {
+		expectNeverPromoted(ctx, prefix+"-e3", legacy)
+	}, SpecTimeout(rollout))
+
+	It("E4: proxies that cannot be read hold it, and STRICT stays where it is", func(ctx SpecContext) {
+		expectHeldByTelemetry(ctx, prefix+"-e4")
+	}, SpecTimeout(2*rollout))
+
+	everyRow(prefix)
+}
+
 var _ = Describe("Every row with Prometheus as the source", Ordered, ContinueOnFailure, Label("prometheus-rows"), func() {
 	BeforeAll(func(ctx SpecContext) {
 		setUp(ctx, space{name: monitoring, manifests: []string{testbed.Prometheus(monitoring)}})
@@ -49,19 +66,7 @@ var _ = Describe("Every row with access logs beside", Ordered, ContinueOnFailure
 		setUp(ctx, space{name: legacy, manifests: []string{testbed.Sleep(legacy)}})
 	}, NodeTimeout(rollout))
 
-	It("E1 and E2: names who sends plaintext, and goes to STRICT when it is in the mesh, without a failure", func(ctx SpecContext) {
-		expectNamedThenMoved(ctx, "log-e2")
-	}, SpecTimeout(2*rollout))
-
-	It("E3: one request in plaintext now and then never promotes", func(ctx SpecContext) {
-		expectNeverPromoted(ctx, "log-e3", legacy)
-	}, SpecTimeout(rollout))
-
-	It("E4: proxies that cannot be read hold it, and STRICT stays where it is", func(ctx SpecContext) {
-		expectHeldByTelemetry(ctx, "log-e4")
-	}, SpecTimeout(2*rollout))
-
-	everyRow("log")
+	loggedRows("log", legacy)
 })
 
 var _ = Describe("Every row with Prometheus as the source and access logs beside", Ordered, ContinueOnFailure, Label("both-rows"), func() {
@@ -76,17 +81,5 @@ var _ = Describe("Every row with Prometheus as the source and access logs beside
 		expectLed(ctx)
 	}, NodeTimeout(rollout))
 
-	It("E1 and E2: names who sends plaintext, and goes to STRICT when it is in the mesh, without a failure", func(ctx SpecContext) {
-		expectNamedThenMoved(ctx, "both-e2")
-	}, SpecTimeout(2*rollout))
-
-	It("E3: one request in plaintext now and then never promotes", func(ctx SpecContext) {
-		expectNeverPromoted(ctx, "both-e3", legacy)
-	}, SpecTimeout(rollout))
-
-	It("E4: proxies that cannot be read hold it, and STRICT stays where it is", func(ctx SpecContext) {
-		expectHeldByTelemetry(ctx, "both-e4")
-	}, SpecTimeout(2*rollout))
-
-	everyRow("both")
+	loggedRows("both", legacy)
 })
