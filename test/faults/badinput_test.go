@@ -42,7 +42,8 @@ type server struct {
 	w      *world
 	target promserver.Target
 	until  time.Time
-	bend   func(r *http.Request) (*http.Response, error)
+	down   bool
+	bend   http.HandlerFunc
 }
 
 func newServer(t *testing.T, w *world, skew time.Duration) *server {
@@ -81,52 +82,51 @@ envoy_server_uptime{} %d
 }
 
 func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
-	if s.bend != nil {
-		return s.bend(r)
+	if s.down {
+		return nil, errors.New("connection refused")
 	}
 	recorder := httptest.NewRecorder()
-	s.ServeHTTP(recorder, r)
-	return recorder.Result(), nil
+	if s.bend != nil {
+		s.bend(recorder, r)
+	} else {
+		s.ServeHTTP(recorder, r)
+	}
+	return recorder.Result(), r.Context().Err()
 }
 
-func says(status int, body string) func(*http.Request) (*http.Response, error) {
-	return func(*http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+func answers(status int, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
 	}
 }
 
-// endless is an answer with more series than anybody can hold.
-type endless struct{ begun bool }
+// maxBody is what the operator takes of an answer here.
+const maxBody = 1 << 20
 
-func (e *endless) Read(p []byte) (int, error) {
-	if !e.begun {
-		e.begun = true
-		return copy(p, `{"status":"success","data":{"resultType":"vector","result":[`), nil
-	}
-	return copy(p, strings.Repeat(`{"metric":{"part":"now"},"value":[1,"1"]},`, 1+len(p)/42)), nil
+// endless answers with more series than that.
+func endless(w http.ResponseWriter, _ *http.Request) {
+	_, _ = io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[`)
+	_, _ = io.WriteString(w, strings.Repeat(`{"metric":{"part":"now"},"value":[1,"1"]},`, maxBody/20))
 }
 
 // TestBadPrometheus: whatever the server does, the profile is not switched, and says why.
 func TestBadPrometheus(t *testing.T) {
 	for name, tc := range map[string]struct {
-		bend    func(*http.Request) (*http.Response, error)
+		down    bool
+		bend    http.HandlerFunc
 		skew    time.Duration // of the server's clock
 		foreign bool          // the series are of another tenant's pod of the same name
 		empty   bool          // they are of other namespaces alone
 		want    string        // of the condition TrafficObserved, and what is said
 		says    string
 	}{
-		"a good one": {want: "Enforced"},
-		"down":       {bend: func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") }, want: "SourceUnavailable", says: "cannot be reached"},
-		"slow": {bend: func(r *http.Request) (*http.Response, error) {
-			<-r.Context().Done()
-			return nil, r.Context().Err()
-		}, want: "SourceUnavailable", says: "did not answer within"},
-		"422":         {bend: says(422, `{"status":"error","errorType":"execution","error":"too many samples"}`), want: "SourceUnavailable", says: "too many samples"},
-		"half a JSON": {bend: says(200, `{"status":"success","data":{"resultType":"vector","result":[{"me`), want: "SourceUnavailable", says: "not that of Prometheus"},
-		"without an end": {bend: func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(&endless{})}, nil
-		}, want: "SourceUnavailable", says: "longer than the operator takes"},
+		"a good one":      {want: "Enforced"},
+		"down":            {down: true, want: "SourceUnavailable", says: "cannot be reached"},
+		"slow":            {bend: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, want: "SourceUnavailable", says: "did not answer within"},
+		"422":             {bend: answers(422, `{"status":"error","errorType":"execution","error":"too many samples"}`), want: "SourceUnavailable", says: "too many samples"},
+		"half a JSON":     {bend: answers(200, `{"status":"success","data":{"resultType":"vector","result":[{"me`), want: "SourceUnavailable", says: "not that of Prometheus"},
+		"without an end":  {bend: endless, want: "SourceUnavailable", says: "longer than the operator takes"},
 		"another tenant":  {foreign: true, want: "Incomplete", says: "another pod of the name of pod shop/web-0"},
 		"nothing of ours": {empty: true, want: "Incomplete", says: "shop/web-0"},
 		"an old clock":    {skew: -10 * time.Minute, want: "Incomplete", says: "behind the operator's"},
@@ -138,9 +138,9 @@ func TestBadPrometheus(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := newServer(t, w, tc.skew)
-			s.bend = tc.bend
+			s.down, s.bend = tc.down, tc.bend
 			observer, err := promql.New(promql.Options{
-				URL: "http://prometheus", Transport: s, Clock: w.clock, Interval: interval, Timeout: 200 * time.Millisecond, MaxBodyBytes: 4 << 20,
+				URL: "http://prometheus", Transport: s, Clock: w.clock, Interval: interval, Timeout: 200 * time.Millisecond, MaxBodyBytes: maxBody,
 				Direct: w.reconciler.Observer,
 			})
 			if err != nil {

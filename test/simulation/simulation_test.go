@@ -34,7 +34,10 @@ var sources = map[simulation.Source]struct {
 		1497: "status is edited a moment before the operator is killed",
 		2078: "a clock is set ahead in small steps",
 	}},
-	simulation.Prometheus: {histories: 60},
+	simulation.Prometheus: {histories: 60, cases: map[int64]string{
+		303: "a process that counts what the one before did, while nobody reads it",
+		394: "a clock that was an hour ahead when plaintext was seen",
+	}},
 }
 
 // number of an environment variable; the second says whether it is set.

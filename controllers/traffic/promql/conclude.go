@@ -50,8 +50,9 @@ func (t *translated) in(server time.Time, translate func(time.Time) time.Time) t
 	if server.IsZero() {
 		return server
 	}
-	if !t.server.Equal(server) {
-		*t = translated{server, translate(server)}
+	// What lies ahead was put so by a clock that has been set back since.
+	if own := translate(server); !t.server.Equal(server) || t.own.After(own.Add(maxSkew)) {
+		*t = translated{server, own}
 	}
 	return t.own
 }
@@ -128,12 +129,7 @@ func (v *view) find() {
 func (v *view) proxies() {
 	v.until = v.poll.now
 	if v.behind() {
-		// Of what happens to one of them the last is kept, so it is noted while it is read.
-		for _, px := range v.req.Proxies {
-			if p := v.history.pods[object{px.Namespace, px.Name}]; p != nil {
-				v.predecessor(px, p)
-			}
-		}
+		v.predecessors()
 		return // their events are not all read
 	}
 	var first time.Time
@@ -164,6 +160,15 @@ func (v *view) proxies() {
 	}
 	if scraped > 0 {
 		v.bump(first, "none of the target's proxies was scraped before")
+	}
+}
+
+// predecessors notes those of all pods while history is still being read: of what happens to a name the last is kept.
+func (v *view) predecessors() {
+	for _, px := range v.req.Proxies {
+		if p := v.history.pods[object{px.Namespace, px.Name}]; p != nil {
+			v.predecessor(px, p)
+		}
 	}
 }
 
