@@ -20,19 +20,19 @@ var _ = Describe("A restart of the operator", func() {
 	It("while observing keeps the stretch if nothing was missed", func(ctx SpecContext) {
 		ns, _ := workload(ctx)
 		one := startOperator(forProfilesOf(ns))
-		ssp := profile(ctx, ns, "httpbin", ofOperator(ns), window("4s"))
+		ssp := profile(ctx, ns, "httpbin", ofOperator(ns), window("9s"))
 		Eventually(func() bool {
 			m := status(ctx, ssp).MTLS
 			return m != nil && m.CleanSinceTime != nil && m.Evidence != nil && m.Evidence.ObservedTime != nil
 		}).Should(BeTrue())
 		since := status(ctx, ssp).MTLS.CleanSinceTime.Time
-		// As soon as the stretch would be shorter if it started over.
-		Eventually(time.Now).Should(BeTemporally(">", since.Add(time.Second)))
+		// The stretch would be so much shorter if it started over, which a busy machine must not make up for.
+		Eventually(time.Now).Should(BeTemporally(">", since.Add(5*time.Second)))
 		one.stop()
 		one.another()
 		back := time.Now()
 		Eventually(switched).WithArguments(ns).ShouldNot(BeZero())
-		Expect(switched(ns)).To(And(BeTemporally(">=", since.Add(4*time.Second)), BeTemporally("<", back.Add(4*time.Second))))
+		Expect(switched(ns)).To(And(BeTemporally(">=", since.Add(9*time.Second)), BeTemporally("<", back.Add(9*time.Second))))
 		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageEnforced))
 	})
 

@@ -401,6 +401,9 @@ func (p *pass) start() {
 		return
 	}
 	if since := e.SinceTime.Time; from.Before(since) {
+		if since.After(p.now.wall) {
+			since = p.now.wall // it was rounded up; a clock that is behind is told by the time of the readings
+		}
 		from, t.cleanFrom = since, since // somebody edited status
 	}
 	plain, mutual := p.totals()

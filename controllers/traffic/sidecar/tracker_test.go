@@ -146,6 +146,12 @@ func TestTracker(t *testing.T) {
 				"Complete/NoTraffic, since 20s, legacy/cron HTTP 1",
 			},
 		},
+		"a stretch that began in this second is taken up, and plaintext of the time without an operator is seen": {
+			steps: []step{
+				pod("a"), after(time.Minute + 100*time.Millisecond), read, plus("a", plainHTTP, 1), operatorRestarts, after(200 * time.Millisecond), read,
+			},
+			want: []string{"Complete/NoTraffic, since 1m0.1s", "Complete, since 1m0.3s, plaintext 1m0.3s"},
+		},
 		"without evidence of its start there is no stretch": {
 			steps: []step{
 				pod("a"), read, next, operatorRestarts, request(func(r *traffic.Request) { r.Evidence.SinceTime = nil }), next,
