@@ -383,8 +383,13 @@ func (o *oracle) left(w *world, before facts.Form) {
 // stepped is by how much a clock that was set ahead made windows shorter that reach back to a time: by an interval at the most,
 // but for steps that happened while the operator was away.
 func (o *oracle) stepped(w *world, since time.Duration) time.Duration {
-	var seen, unseen time.Duration
-	for _, s := range o.steps {
+	seen, unseen := sumSteps(o.steps, since)
+	return unseen + min(seen, w.config.interval)
+}
+
+// sumSteps sums up the steps that reach windows back to a time: those that the operator was there for, and the others.
+func sumSteps(steps []step, since time.Duration) (seen, unseen time.Duration) {
+	for _, s := range steps {
 		switch {
 		case s.at < since-s.by:
 		case s.away:
@@ -393,7 +398,7 @@ func (o *oracle) stepped(w *world, since time.Duration) time.Duration {
 			seen += s.by
 		}
 	}
-	return unseen + min(seen, w.config.interval)
+	return seen, unseen
 }
 
 // recorded notes that a status was written.

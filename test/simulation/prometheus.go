@@ -267,22 +267,9 @@ func (p *prometheus) direct(u *use) bool {
 // stepped is by how much clocks that were set ahead made windows shorter that reach back to a time: as little as the observer
 // allows for, but for steps of the server's clock that nobody saw.
 func (p *prometheus) stepped(since time.Duration) time.Duration {
-	var unseen, seen time.Duration
-	for _, s := range p.ahead {
-		switch {
-		case s.at < since-s.by:
-		case s.away:
-			unseen += s.by
-		default:
-			seen += s.by
-		}
-	}
-	for _, s := range p.w.oracle.steps {
-		if s.at >= since-s.by && !s.away {
-			seen += s.by
-		}
-	}
-	return unseen + min(seen, 5*time.Second)
+	seen, unseen := sumSteps(p.ahead, since)
+	operator, _ := sumSteps(p.w.oracle.steps, since)
+	return unseen + min(seen+operator, 5*time.Second)
 }
 
 func (p *prometheus) String() string { return fmt.Sprintf("scraping every %s", p.interval) }
