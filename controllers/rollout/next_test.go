@@ -225,9 +225,35 @@ func TestParent(t *testing.T) {
 			}
 		})
 	}
-	in := with(base(), func(in *rollout.Input) { in.Facts.Inherited = v1alpha1.ModeStrict })
-	if got := rollout.Next(in); !got.Enforced.Equal(noon) {
-		t.Errorf("the time of STRICT is not noted: %s", got.Enforced)
+}
+
+// TestSince: status says since when the rollout is at its end, also where it missed the moment of the switch.
+func TestSince(t *testing.T) {
+	hourAgo := noon.Add(-time.Hour)
+	at := func(stage v1alpha1.Stage) func(*rollout.Input) {
+		return func(in *rollout.Input) { in.Previous.Stage, in.Previous.Enforced = stage, time.Time{} }
+	}
+	tests := map[string]struct {
+		edit func(*rollout.Input)
+		want time.Time
+	}{
+		"known":                          {func(in *rollout.Input) { in.Previous.Enforced = hourAgo }, hourAgo},
+		"in force before the profile":    {at(""), time.Time{}},
+		"and looked at again":            {at(v1alpha1.StageEnforced), time.Time{}},
+		"status missed the verification": {at(v1alpha1.StageObserving), noon},
+		"status missed its end":          {at(v1alpha1.StageVerifying), noon},
+		"the parent became STRICT": {func(in *rollout.Input) {
+			at(v1alpha1.StageBlocked)(in)
+			in.Facts.Policy, in.Facts.Inherited = ownPolicy(permissive), v1alpha1.ModeStrict
+		}, noon},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := rollout.Next(with(enforced(), tc.edit))
+			if got.Stage != v1alpha1.StageEnforced || !got.Enforced.Equal(tc.want) {
+				t.Errorf("got %s since %s, want %s", got.Stage, got.Enforced, tc.want)
+			}
+		})
 	}
 }
 

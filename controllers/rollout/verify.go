@@ -24,15 +24,16 @@ func strict(in Input) Decision {
 	d := remembered(in)
 	d.Form, d.Rules, d.Stage = strictForm(in), clientRules(in), v1alpha1.StageEnforced
 	d.Enforced = notAfter(in.Previous.Enforced, in.Now)
-	if d.Enforced.IsZero() && parentTurnedStrict(in) {
-		d.Enforced = in.Now
-	}
 	open := verification(in)
 	if blockers := winners(in); len(blockers) > 0 {
 		// What is in force is what another object says. The verification goes on when that is gone.
 		d.Stage, d.Blockers = v1alpha1.StageBlocked, blockers
 		d.SwitchedAt, d.Previous = open.SwitchedAt, open.Previous
 		return d
+	}
+	if before := in.Previous.Stage; d.Enforced.IsZero() && before != "" && before != v1alpha1.StageEnforced {
+		// The parent became STRICT, or status missed the whole verification: it is in force since now at the latest.
+		d.Enforced = in.Now
 	}
 	if !open.SwitchedAt.IsZero() {
 		verify(in, &d, open)
