@@ -9,6 +9,7 @@ import (
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
@@ -193,7 +194,14 @@ var _ = Describe("A whole namespace in stages, on the way", func() {
 		every(func() { proxies["orders"].Plaintext(1) })
 		ssp := profile(ctx, ns, "all", whole(v1alpha1.TargetNamespace))
 		Eventually(members(ns)).WithContext(ctx).Should(ConsistOf("cart"))
-		update(ctx, ssp, func(p *v1alpha1.ServiceSecurityProfile) { p.Spec.MTLS.Mode = v1alpha1.ModePermissive })
+		update(ctx, ssp, func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.MTLS.Rollout.Strategy, p.Spec.MTLS.Rollout.Suspend = v1alpha1.StrategyImmediate, ptr.To(true)
+		})
+		Eventually(condition(ssp, v1alpha1.ConditionMutualTLSEnforced)).WithContext(ctx).Should(ContainSubstring("rollout.suspend is true"))
+		Consistently(members(ns), "1s").WithContext(ctx).Should(ConsistOf("cart"), "suspended, it takes nothing away")
+		update(ctx, ssp, func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.MTLS.Mode, p.Spec.MTLS.Rollout.Suspend = v1alpha1.ModePermissive, nil
+		})
 		Eventually(generated(ns)).WithContext(ctx).Should(ConsistOf("PeerAuthentication/default"))
 		Expect(peerMode(ns, "default")(ctx)).To(Equal("PERMISSIVE"))
 		update(ctx, ssp, func(p *v1alpha1.ServiceSecurityProfile) {

@@ -292,6 +292,12 @@ func memberBlockers(members []Member) []v1alpha1.Blocker {
 	return out
 }
 
+// onlyMembers: while the namespace's object does not say STRICT, or nothing is written, those of its workloads are all that
+// does.
+func onlyMembers(in Input, d Decision) bool {
+	return d.Keep || in.Facts.Target.Scope == v1alpha1.ScopeNamespace && in.Spec.Asked.Mode == v1alpha1.ModeStrict && d.Form.Mode != v1alpha1.ModeStrict
+}
+
 // keepMembers: the workloads' own objects outlive the moment in which the namespace's becomes STRICT by the settle time.
 // istiod reads both in the order in which they were written, and so never sees neither.
 func keepMembers(in Input) bool {

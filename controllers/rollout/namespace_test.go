@@ -296,6 +296,33 @@ func TestKeepMembers(t *testing.T) {
 	}
 }
 
+// TestOnlyMembers: while the namespace is to be STRICT and is not, nobody takes away what makes its workloads so.
+func TestOnlyMembers(t *testing.T) {
+	for name, tc := range map[string]struct {
+		edit func(*rollout.Input)
+		want bool
+	}{
+		"suspended": {func(in *rollout.Input) { in.Spec.Suspend = true }, true},
+		"clients are not ready": {func(in *rollout.Input) {
+			in.Facts.Mesh.AutoMTLS, in.Facts.Wildcard = false, &facts.Wildcard{Host: "*.foo.svc.cluster.local"}
+		}, true},
+		"a pod in ambient mode": {func(in *rollout.Input) {
+			in.Facts.Pods = append(in.Facts.Pods, facts.Pod{Name: "z", Membership: facts.MemberAmbient})
+		}, true},
+		"it is written now":       {func(*rollout.Input) {}, false},
+		"PERMISSIVE is asked for": {func(in *rollout.Input) { in.Spec.Asked = permissive }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := whole()
+			in.Spec.Strategy, in.Facts.UnchangedFor = v1alpha1.StrategyImmediate, settle
+			tc.edit(&in)
+			if d := rollout.Next(in); d.KeepMembers != tc.want {
+				t.Errorf("keeps the workloads' objects: %t, at %s with %q", d.KeepMembers, d.Stage, d.Form)
+			}
+		})
+	}
+}
+
 // TestExceptedPods: pods for which narrower policies decide hold nothing of the mesh's.
 func TestExceptedPods(t *testing.T) {
 	in := full()

@@ -29,7 +29,7 @@ func Next(in Input) Decision {
 	}
 	d.Exempt = exempt(in, d.Rules)
 	d.RolledBack = noted(in, d)
-	if d.KeepMembers = d.Keep || keepMembers(in); keepMembers(in) && d.After == 0 && in.Facts.UnchangedFor < in.Settle {
+	if d.KeepMembers = keepMembers(in) || onlyMembers(in, d); keepMembers(in) && d.After == 0 && in.Facts.UnchangedFor < in.Settle {
 		d.After = settleIn(in)
 	}
 	return revisit(in, d)
