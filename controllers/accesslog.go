@@ -130,7 +130,7 @@ func (p *run) log(ctx context.Context) {
 		since = enforced
 	}
 	request := traffic.LogRequest{Proxies: proxies(p.out.Facts), Ports: p.out.Spec.StrictPorts(), Since: since}
-	p.out.Logged = p.AccessLogs.Logged(ctx, request)
+	p.out.Logged, p.refused = p.AccessLogs.Logged(ctx, request), p.cutOff(ctx)
 	if mtls := p.profile.Status.MTLS; mtls != nil {
 		p.out.Logged = p.out.Logged.Keep(mtls.PlaintextCallers, request, p.out.Now)
 	}

@@ -69,6 +69,8 @@ type run struct {
 	covered, unselectable bool
 	// behind says that other workloads of the namespace get STRICT before this one.
 	behind bool
+	// refused are who is cut off by the switch, by access logs.
+	refused []string
 	// hold says why STRICT must not be written now.
 	hold string
 	// members are the reconciles of the workloads of a whole namespace.

@@ -27,7 +27,7 @@ const (
 // watch reads what the callers' own proxies count of their calls, around the switch and while it is verified. At no other time
 // does it read anything.
 func (p *run) watch(ctx context.Context) {
-	switched := p.switchedAt()
+	switched := p.switched().SwitchedAt
 	if !p.watches(switched) {
 		p.known.calls, p.known.meshed = nil, nil
 		return
@@ -57,19 +57,28 @@ func (p *run) watch(ctx context.Context) {
 
 // failing are the callers that the switch cut off, by all that tells it.
 func (p *run) failing() []string {
-	evidence := rollout.Evidence{Failing: p.known.calls.Failing()}
-	if switched := p.switchedAt(); !switched.IsZero() {
-		evidence.Refused = p.out.Logged.Failing(switched)
-	}
+	evidence := rollout.Evidence{Failing: p.known.calls.Failing(), Refused: p.refused}
 	return evidence.FailingCallers()
 }
 
-// switchedAt is when STRICT was written, while its verification goes on; zero otherwise. The cache may not have it yet.
-func (p *run) switchedAt() time.Time {
-	if own := p.out.Facts.Policy; own.Owned && !own.SwitchedAt.IsZero() {
-		return own.SwitchedAt
+// cutOff names who is refused because of the switch, by access logs: not on what was STRICT before.
+func (p *run) cutOff(ctx context.Context) []string {
+	switched := p.switched()
+	if switched.SwitchedAt.IsZero() {
+		return nil
 	}
-	return p.known.held.SwitchedAt
+	turned := facts.Facts{Pods: slices.DeleteFunc(slices.Clone(p.out.Facts.Pods), func(pod facts.Pod) bool { return pod.Secured })}
+	return p.AccessLogs.Logged(ctx, traffic.LogRequest{
+		Proxies: proxies(turned), Ports: p.out.Spec.TurnedStrict(switched.Previous), Since: switched.SwitchedAt,
+	}).Failing(switched.SwitchedAt)
+}
+
+// switched is the object with the switch whose verification goes on; empty if there is none. The cache may not have it yet.
+func (p *run) switched() facts.Policy {
+	if own := p.out.Facts.Policy; own.Owned && !own.SwitchedAt.IsZero() {
+		return own
+	}
+	return p.known.held
 }
 
 // watches says whether the callers' side matters now: while the switch is verified, and shortly before it.

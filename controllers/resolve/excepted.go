@@ -11,7 +11,7 @@ import (
 )
 
 // exceptPods marks the mesh's pods for which a narrower policy decides. That of a profile which is itself on its way to
-// STRICT is none of these: it follows as soon as the mesh demands it.
+// STRICT is none of these: it follows as soon as the mesh demands it, if it is not STRICT already.
 func (res *resolution) exceptPods(ctx context.Context, policies []*securityv1.PeerAuthentication) error {
 	if res.facts.Target.Scope != v1alpha1.ScopeMesh {
 		return nil
@@ -40,6 +40,7 @@ func (res *resolution) exceptPods(ctx context.Context, policies []*securityv1.Pe
 			}
 		}
 		res.facts.Pods[i].Excepted = !follows[decides]
+		res.facts.Pods[i].Secured = follows[decides] && modeOf(decides.Spec.GetMtls()) == v1alpha1.ModeStrict
 	}
 	return nil
 }

@@ -76,6 +76,21 @@ func TestScopePods(t *testing.T) {
 	}
 }
 
+// TestSecured: which pods the mesh's own object decides for, and which of those a profile that follows it has made STRICT.
+func TestSecured(t *testing.T) {
+	web, db, api := tags{"app": "web"}, tags{"app": "db"}, tags{"app": "api"}
+	enforced, onItsWay := newProfile("web", 1, toService("web"), strict), newProfile("db", 1, toService("db"), strict)
+	enforced.UID, onItsWay.UID = "web", "db"
+	r := cluster(t, newPod("web", web), newPod("db", db), newPod("api", api), newPod("none", nil), enforced, onItsWay,
+		owned(newPolicy("foo", "web", 1, web, strict), enforced), owned(newPolicy("foo", "db", 1, db, permissive), onItsWay), newPolicy("foo", "api", 1, api, strict))
+	type marks struct{ Excepted, Secured bool }
+	got := map[string]marks{}
+	for _, pod := range mustResolve(t, r, in(root, newProfile("p", 0, toMesh, strict))).Pods {
+		got[pod.Name] = marks{pod.Excepted, pod.Secured}
+	}
+	diff(t, "pods", map[string]marks{"web": {Secured: true}, "db": {}, "api": {Excepted: true}, "none": {}}, got)
+}
+
 func TestMisplaced(t *testing.T) {
 	r := cluster(t, newPod("a", nil), newPolicy("foo", "default", 0, nil, strict), newTokens("foo", "t", placed{}, "x"), newService("web", nil), in("bar", newProfile("q", 0, toMesh, strict)),
 		newProfile("older", 0, toMesh, strict), meshMap("istio", "rootNamespace: root"), meshMap("istio-canary", "rootNamespace: canary-root"))

@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"time"
@@ -198,10 +197,16 @@ func (s Spec) AsksStrict() bool {
 }
 
 // StrictPorts are the workload ports on which STRICT is asked for, and so on which plaintext matters.
-func (s Spec) StrictPorts() traffic.PortSet {
-	set := traffic.PortSet{Except: s.Asked.Mode == v1alpha1.ModeStrict}
-	for _, port := range slices.Sorted(maps.Keys(s.Asked.Ports)) {
-		if (s.Asked.Ports[port] == v1alpha1.ModeStrict) != set.Except {
+func (s Spec) StrictPorts() traffic.PortSet { return s.TurnedStrict(facts.Form{}) }
+
+// TurnedStrict are those of them that were not STRICT in a form before.
+func (s Spec) TurnedStrict(before facts.Form) traffic.PortSet {
+	turned := func(port int32) bool {
+		return s.Asked.At(port) == v1alpha1.ModeStrict && before.At(port) != v1alpha1.ModeStrict
+	}
+	set := traffic.PortSet{Except: turned(0)}
+	for _, port := range reach(Input{Spec: s}, before)[1:] {
+		if turned(port) != set.Except {
 			set.Ports = append(set.Ports, port)
 		}
 	}

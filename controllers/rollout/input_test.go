@@ -85,6 +85,28 @@ func TestSpecOfFails(t *testing.T) {
 	}
 }
 
+// TestTurnedStrict: whoever is refused on a port that was STRICT before is not refused because of the switch.
+func TestTurnedStrict(t *testing.T) {
+	spec := rollout.Spec{Asked: form(v1alpha1.ModeStrict, 1, v1alpha1.ModePermissive)}
+	for name, tc := range map[string]struct {
+		before facts.Form
+		want   traffic.PortSet
+	}{
+		"nothing was":               {permissive, traffic.PortSet{Except: true, Ports: []int32{1}}},
+		"not known":                 {facts.Form{}, traffic.PortSet{Except: true, Ports: []int32{1}}},
+		"a port was":                {form(v1alpha1.ModePermissive, 2, v1alpha1.ModeStrict), traffic.PortSet{Except: true, Ports: []int32{1, 2}}},
+		"the port that is none now": {form(v1alpha1.ModePermissive, 1, v1alpha1.ModeStrict), traffic.PortSet{Except: true, Ports: []int32{1}}},
+		"all were, but for one":     {form(v1alpha1.ModeStrict, 2, v1alpha1.ModePermissive), traffic.PortSet{Ports: []int32{2}}},
+		"all were":                  {strict, traffic.PortSet{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, spec.TurnedStrict(tc.before)); diff != "" {
+				t.Errorf("unexpected ports (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestStrictPorts(t *testing.T) {
 	tests := map[string]struct {
 		asked      facts.Form
