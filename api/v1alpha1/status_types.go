@@ -105,7 +105,8 @@ type MTLSStatus struct {
 	EffectiveMode Mode `json:"effectiveMode,omitempty"`
 
 	// inheritedMode is the mode that would be in force without the profile, from
-	// the namespace, the mesh or Istio's default.
+	// the namespace, the mesh or Istio's default. While the profile is not
+	// accepted it is what it was before.
 	// +optional
 	InheritedMode Mode `json:"inheritedMode,omitempty"`
 

@@ -121,7 +121,7 @@ var lastBorn = metav1.NewTime(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))
 func memberForm(profile *v1alpha1.ServiceSecurityProfile) *v1alpha1.ServiceSecurityProfile {
 	form := *profile
 	form.Spec.JWT, form.Spec.Authorization = nil, nil
-	form.Status = v1alpha1.ServiceSecurityProfileStatus{ObservedGeneration: profile.Status.ObservedGeneration}
+	form.Status = v1alpha1.ServiceSecurityProfileStatus{ObservedGeneration: profile.Status.ObservedGeneration, MTLS: wholeStatus(profile)}
 	if c := meta.FindStatusCondition(profile.Status.Conditions, v1alpha1.ConditionMutualTLSEnforced); c != nil {
 		form.Status.Conditions = []metav1.Condition{*c} // whether STRICT was asked for before
 	}
@@ -152,6 +152,15 @@ func memberProfile(form *v1alpha1.ServiceSecurityProfile, g *workload, kept map[
 		member.Status.MTLS = memberStatus(rollout)
 	}
 	return member
+}
+
+// wholeStatus is what status kept of every workload of a namespace that had got past them: they stand where it stands.
+func wholeStatus(profile *v1alpha1.ServiceSecurityProfile) *v1alpha1.MTLSStatus {
+	mtls := profile.Status.MTLS
+	if mtls == nil || len(mtls.Rollouts) > 0 || mtls.Stage != "" && mtls.Stage != v1alpha1.StageEnforced {
+		return nil
+	}
+	return &v1alpha1.MTLSStatus{Stage: mtls.Stage, InheritedMode: mtls.InheritedMode}
 }
 
 // memberStatus is what status kept of a workload's rollout, as a profile of its own would have kept it.

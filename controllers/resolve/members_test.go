@@ -132,6 +132,16 @@ func TestMembers(t *testing.T) {
 		diff(t, "hosts", 1, len(member.Facts.Hosts))
 		diff(t, "other", permissive, got["db"].Facts.Effective)
 	})
+	t.Run("the namespace had got past its workloads", func(t *testing.T) {
+		before := all.Status
+		defer func() { all.Status = before }()
+		for _, stage := range []v1alpha1.Stage{v1alpha1.StageEnforced, ""} {
+			all.Status.MTLS = &v1alpha1.MTLSStatus{Stage: stage, InheritedMode: permissive, EnforcedTime: &metav1.Time{}}
+			diff(t, "status", &v1alpha1.MTLSStatus{Stage: stage, InheritedMode: permissive}, of(t)["web"].Profile.Status.MTLS)
+		}
+		all.Status.MTLS.Stage = v1alpha1.StageObserving
+		diff(t, "status on the way", (*v1alpha1.MTLSStatus)(nil), of(t)["web"].Profile.Status.MTLS)
+	})
 	t.Run("STRICT by an object of another name", func(t *testing.T) {
 		got := of(t, owned(newPolicy("foo", "all-web+api-0", 1, web, strict), all))
 		diff(t, "inherited", strict, got["web"].Facts.Inherited)

@@ -137,6 +137,12 @@ var events = []event{
 	{"status is lost", func(in *rollout.Input) { in.Previous = rollout.Previous{} }, [8]string{
 		"Observing → PERMISSIVE", "Observing", "Verifying → STRICT", "Blocked", "AwaitingApproval", "Verifying", "Enforced", "RolledBack",
 	}},
+	{"the profile was not accepted for a while", func(in *rollout.Input) { in.Previous.Stage = "" }, [8]string{
+		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "Observing", "Verifying", "Enforced", "RolledBack",
+	}},
+	{"the same for a whole window", func(in *rollout.Input) { wholeWindow(in); in.Previous.Stage = "" }, [8]string{
+		"Verifying → STRICT", "Observing", "Observing", "Observing", "Observing", "Verifying", "Enforced", "RolledBack",
+	}},
 	{"status is lost in a restart", func(in *rollout.Input) { restarted(in); in.Previous, in.Seen.Since = rollout.Previous{}, in.Now }, [8]string{
 		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "Observing", "Verifying", "Enforced", "RolledBack",
 	}},

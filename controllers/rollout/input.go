@@ -82,6 +82,9 @@ type Previous struct {
 	Unobserved bool
 }
 
+// Undecided says that the profile was decided for before, and then not any more: it was not accepted, or another one was.
+func (p Previous) Undecided() bool { return p.Stage == "" && p.Inherited != "" }
+
 // PreviousOf reads what status kept.
 func PreviousOf(status v1alpha1.ServiceSecurityProfileStatus) Previous {
 	out := Previous{Generation: status.ObservedGeneration, NotRequested: slices.ContainsFunc(status.Conditions, func(c metav1.Condition) bool {

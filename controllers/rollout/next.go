@@ -98,7 +98,7 @@ func strictInForce(in Input) bool {
 // and so is an exception that goes at the same time: an edit of the spec is observed.
 func parentTurnedStrict(in Input) bool {
 	before := in.Previous
-	return in.Facts.Inherited == v1alpha1.ModeStrict && before.Stage != "" && before.Stage != v1alpha1.StageEnforced &&
+	return in.Facts.Inherited == v1alpha1.ModeStrict && before.Stage != v1alpha1.StageEnforced &&
 		before.Generation == in.Spec.Generation && before.Inherited != "" && before.Inherited != v1alpha1.ModeStrict
 }
 

@@ -116,6 +116,8 @@ func TestCleanSince(t *testing.T) {
 		"STRICT hid what happened before":   {func(in *rollout.Input) { in.Previous.Stage = v1alpha1.StageEnforced }, noon, noon.Add(window), interval},
 		"a back-off that is over":           {func(in *rollout.Input) { in.Previous.Stage, in.Previous.NextAttempt = v1alpha1.StageRolledBack, noon }, noon, noon.Add(window), interval},
 		"a spec that changed in a back-off": {func(in *rollout.Input) { in.Previous.Stage = v1alpha1.StageRolledBack; edited(in) }, noon, noon.Add(window), interval},
+		"nothing was decided for a while":   {func(in *rollout.Input) { in.Previous.Stage = "" }, noon, noon.Add(window), interval},
+		"nothing was ever decided":          {func(in *rollout.Input) { in.Previous = rollout.Previous{Generation: 1} }, ago(30 * time.Minute), noon.Add(30 * time.Minute), interval},
 		"a reading from the future":         {func(in *rollout.Input) { in.Seen.Time, in.Seen.Since = noon.Add(2*time.Hour), noon.Add(time.Hour) }, noon, noon.Add(window), interval},
 	}
 	for name, tc := range tests {
@@ -205,11 +207,15 @@ func TestParent(t *testing.T) {
 		edit func(*rollout.Input)
 		want facts.Form
 	}{
-		"becomes STRICT":                     {func(*rollout.Input) {}, strict},
-		"in a back-off":                      {func(in *rollout.Input) { in.Previous.Stage = v1alpha1.StageRolledBack }, strict},
-		"was STRICT before":                  {func(in *rollout.Input) { in.Previous.Inherited = v1alpha1.ModeStrict }, permissive},
-		"status was lost":                    {func(in *rollout.Input) { in.Previous = rollout.Previous{} }, permissive},
-		"the profile asked for less before":  {func(in *rollout.Input) { in.Previous.Stage = "" }, permissive},
+		"becomes STRICT":    {func(*rollout.Input) {}, strict},
+		"in a back-off":     {func(in *rollout.Input) { in.Previous.Stage = v1alpha1.StageRolledBack }, strict},
+		"was STRICT before": {func(in *rollout.Input) { in.Previous.Inherited = v1alpha1.ModeStrict }, permissive},
+		"status was lost":   {func(in *rollout.Input) { in.Previous = rollout.Previous{} }, permissive},
+		"the profile asked for less before": {func(in *rollout.Input) {
+			in.Previous.Stage, in.Previous.NotRequested = "", true
+			edited(in)
+		}, permissive},
+		"while the profile was not accepted": {func(in *rollout.Input) { in.Previous.Stage = "" }, strict},
 		"an exception goes at the same time": {edited, permissive},
 		"STRICT by the parent, no object":    {func(in *rollout.Input) { in.Facts.Policy, in.Previous = facts.Policy{}, rollout.Previous{} }, strict},
 		"STRICT by the parent, with exception": {func(in *rollout.Input) {

@@ -46,6 +46,7 @@ type node struct {
 	approved                    int8 // age of the stretch that was approved
 	edited, parentWas, hidWas   bool // the spec changed since; the parent was STRICT; a part was unobserved
 	lost                        bool // there is no status
+	undecided                   int8 // age of the last time without a decision, as far as status tells of it
 	held                        uint8
 	baseline                    bool
 	since, seen                 int8 // the observer's stretch, and the last plaintext that it saw
@@ -67,10 +68,13 @@ func (n node) strict() bool { return n.own == ownStrict || n.own == ownNone && n
 
 // age lets ticks go by.
 func (n node) age(ticks int8) node {
-	for _, a := range []*int8{&n.switched, &n.rolled, &n.clean, &n.plain, &n.attempt, &n.annotated, &n.approved, &n.since, &n.seen} {
+	for _, a := range []*int8{&n.switched, &n.rolled, &n.clean, &n.plain, &n.attempt, &n.annotated, &n.approved, &n.since, &n.seen, &n.undecided} {
 		if *a != nothing {
 			*a = min(*a+ticks, oldest)
 		}
+	}
+	if n.undecided == oldest {
+		n.undecided = nothing
 	}
 	if ticks > 0 {
 		n.fresh = false
@@ -286,9 +290,15 @@ var happenings = []happening{
 	}, faultNone},
 	{"the operator restarts", restarts(false), faultNone},
 	{"the operator restarts, and missed something", restarts(true), faultNone},
-	{"status is lost", func(n *node) { n.lost = true }, faultNone},
+	{"status is lost", func(n *node) { n.lost, n.undecided = true, nothing }, faultNone},
+	{"the profile is not accepted for a tick", func(n *node) {
+		if *n = n.age(1); !n.lost {
+			// Nobody decides, and nobody looks at what no proxy counts.
+			n.stage, n.hidWas, n.undecided = "", false, 0
+		}
+	}, faultNone},
 	{"status says Enforced", func(n *node) { n.stage, n.lost = v1alpha1.StageEnforced, false }, faultNone},
-	{"status says clean for ever", func(n *node) { n.clean, n.plain, n.lost = oldest, nothing, false }, faultNone},
+	{"status says clean for ever", func(n *node) { n.clean, n.plain, n.undecided, n.lost = oldest, nothing, nothing, false }, faultNone},
 	{"mode", spec(func(n *node) { n.permissive = !n.permissive }), faultNone},
 	{"approval", spec(func(n *node) { n.manual = !n.manual }), faultNone},
 	{"suspend", spec(func(n *node) { n.suspended = !n.suspended }), faultNone},
@@ -440,6 +450,8 @@ func (n node) tightened(d rollout.Decision) string {
 		return "STRICT, and it is no switch"
 	case n.truth < searchWindow:
 		return fmt.Sprintf("STRICT after %d clean ticks", n.truth)
+	case n.undecided < searchWindow:
+		return fmt.Sprintf("STRICT %d ticks after a time without a decision", n.undecided)
 	case n.gap || n.open || n.outsider || n.rival || n.suspended:
 		return "STRICT through a closed gate"
 	case n.manual && (d.Approval == nil || d.Approval.ApprovedToken != d.Approval.Token):
@@ -462,7 +474,7 @@ func (n node) rest() bool {
 // searchBegins are a new profile, and what becomes of it on the straight way to each of the other stages.
 func searchBegins() []node {
 	n := node{
-		switched: nothing, rolled: nothing, annotated: nothing, clean: nothing, plain: nothing, attempt: nothing, approved: nothing, seen: nothing, lost: true,
+		switched: nothing, rolled: nothing, annotated: nothing, clean: nothing, plain: nothing, attempt: nothing, approved: nothing, seen: nothing, undecided: nothing, lost: true,
 	}
 	begins := []node{n}
 	step := func(change func(*node)) {

@@ -54,7 +54,7 @@ func rolledBack(in Input, d *Decision) bool {
 		d.Stage, d.Approval = v1alpha1.StageRolledBack, nil
 		recount(in, d)
 		return true
-	case in.Previous.Stage != v1alpha1.StageRolledBack || !sameSpec(in):
+	case !resting(in):
 		return false
 	}
 	next := nextAttempt(in)
@@ -72,6 +72,18 @@ func rolledBack(in Input, d *Decision) bool {
 	return true
 }
 
+// resting says that status left the rollout in its back-off, by its stage or, where nothing was decided since, by the rest.
+func resting(in Input) bool {
+	switch in.Previous.Stage {
+	case v1alpha1.StageRolledBack:
+		return sameSpec(in)
+	case "":
+		return sameSpec(in) && (!in.Previous.NextAttempt.IsZero() || counted(in) == maxAttempts)
+	case v1alpha1.StageObserving, v1alpha1.StageBlocked, v1alpha1.StageAwaitingApproval, v1alpha1.StageVerifying, v1alpha1.StageEnforced:
+	}
+	return false
+}
+
 // unrecorded is a rollback that status did not live to see: the object tells of it, or the profile was verifying and the
 // object says PERMISSIVE. It counts, or attempts would have no bound.
 func unrecorded(in Input) bool {
@@ -86,8 +98,9 @@ func cleanSince(in Input) time.Time {
 		// What STRICT refused was not seen. Whoever was cut off must have had the time to show up again.
 		return in.Now
 	}
-	if in.Previous.NotRequested {
-		// The spec asked for no STRICT until now. It may have done so before, and the same holds.
+	if in.Previous.NotRequested || in.Previous.Undecided() {
+		// STRICT was not asked for until now, or nothing was decided: it may have been in force before, and the same holds. Nor
+		// did anybody look at what no proxy counts.
 		return in.Now
 	}
 	if Refused(in.Facts) {

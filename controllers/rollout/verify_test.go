@@ -167,10 +167,15 @@ func TestBackOff(t *testing.T) {
 		"lists what is in the way":  {func(in *rollout.Input) { in.Seen.OpenPlaintext = 1 }, v1alpha1.StageRolledBack, first.NextAttempt},
 		"the object is not its own": {func(in *rollout.Input) { in.Facts.Policy.Owned = false }, v1alpha1.StageRolledBack, first.NextAttempt},
 	}
+	unaccepted := clone(rests)
+	unaccepted.Previous.Stage = ""
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			in := with(clone(rests), tc.edit)
 			got := rollout.Next(in)
+			if since := rollout.Next(with(clone(unaccepted), tc.edit)); since.Stage != got.Stage || !since.NextAttempt.Equal(got.NextAttempt) {
+				t.Errorf("after a time without a decision: %s, the next at %s", since.Stage, since.NextAttempt)
+			}
 			if got.Stage != tc.wantStage || !got.NextAttempt.Equal(tc.wantNext) || !got.Form.Equal(permissive) {
 				t.Errorf("got %s, the next at %s", got.Stage, got.NextAttempt)
 			}

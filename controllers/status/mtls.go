@@ -19,9 +19,7 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 	before := remembered(in)
 	switch {
 	case !in.secures():
-		before.EffectiveMode, before.InheritedMode = in.Facts.Effective, in.Facts.Inherited
-		before.Stage, before.Blockers, before.EligibleTime = "", nil, nil
-		return before
+		return undecided(in, before)
 	case unmoved(in, before.Stage):
 		return standing(in, before)
 	}
@@ -59,13 +57,26 @@ func eligible(in Input) time.Time {
 	return in.Decision.Eligible
 }
 
+// undecided is how mutual TLS stands while nothing is decided. What was inherited at the last decision stays: by that it is
+// told that there was one, and whether the parent became STRICT in the meantime.
+func undecided(in Input, before *v1alpha1.MTLSStatus) *v1alpha1.MTLSStatus {
+	before.EffectiveMode = in.Facts.Effective
+	if edited(in) && before.InheritedMode != "" && in.Facts.Inherited != "" {
+		before.InheritedMode = in.Facts.Inherited
+	}
+	before.Stage, before.Blockers, before.EligibleTime = "", nil, nil
+	return before
+}
+
+func edited(in Input) bool { return in.Profile.Status.ObservedGeneration != in.Profile.Generation }
+
 // remembered is how mutual TLS stood. Attempts are those of one spec.
 func remembered(in Input) *v1alpha1.MTLSStatus {
 	before := &v1alpha1.MTLSStatus{}
 	if in.Profile.Status.MTLS != nil {
 		before = in.Profile.Status.MTLS.DeepCopy()
 	}
-	if in.Profile.Status.ObservedGeneration != in.Profile.Generation {
+	if edited(in) {
 		before.Attempts, before.NextAttemptTime = 0, nil
 		if before.Stage == v1alpha1.StageRolledBack {
 			before.Stage = ""

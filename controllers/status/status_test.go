@@ -246,12 +246,12 @@ func TestNotAccepted(t *testing.T) {
 	at := &metav1.Time{Time: start}
 	in.Profile.Status.Resources = []v1alpha1.ResourceRef{peer, rule}
 	in.Profile.Status.MTLS = &v1alpha1.MTLSStatus{
-		Stage: v1alpha1.StageObserving, CleanSinceTime: at, EligibleTime: at, LastPlaintextTime: at, Attempts: 2, NextAttemptTime: at,
+		Stage: v1alpha1.StageObserving, InheritedMode: v1alpha1.ModeStrict, CleanSinceTime: at, EligibleTime: at, LastPlaintextTime: at, Attempts: 2, NextAttemptTime: at,
 		Blockers: []v1alpha1.Blocker{{Type: v1alpha1.BlockerNoPods, Message: "Wait."}}, Evidence: &v1alpha1.Evidence{Proxies: "p"},
 	}
 	got := status.Compute(in)
 	want := &v1alpha1.MTLSStatus{
-		EffectiveMode: v1alpha1.ModeStrict, InheritedMode: v1alpha1.ModePermissive,
+		EffectiveMode: v1alpha1.ModeStrict, InheritedMode: v1alpha1.ModeStrict, // as it was decided by
 		CleanSinceTime: at, LastPlaintextTime: at, Attempts: 2, NextAttemptTime: at, Evidence: &v1alpha1.Evidence{Proxies: "p"},
 	}
 	if diff := cmp.Diff(want, got.MTLS); diff != "" {
@@ -259,6 +259,14 @@ func TestNotAccepted(t *testing.T) {
 	}
 	if diff := cmp.Diff([]v1alpha1.ResourceRef{rule, peer}, got.Resources); diff != "" {
 		t.Errorf("resources (-want +got):\n%s", diff)
+	}
+	in.Profile.Generation++
+	if mode := status.Compute(in).MTLS.InheritedMode; mode != v1alpha1.ModePermissive {
+		t.Errorf("with another spec %s is inherited", mode)
+	}
+	in.Profile.Status.MTLS = nil
+	if mode := status.Compute(in).MTLS.InheritedMode; mode != "" {
+		t.Errorf("it was never decided for, and %s was inherited then", mode)
 	}
 	if got.Warnings != nil {
 		t.Errorf("warnings %v of a profile that is not accepted", got.Warnings)

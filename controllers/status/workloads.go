@@ -1,6 +1,8 @@
 package status
 
 import (
+	"cmp"
+
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/apply"
 	"github.com/servicesecurity/operator/controllers/facts"
@@ -27,6 +29,9 @@ func rollouts(in Input) []v1alpha1.WorkloadRollout {
 		one := m.Input
 		one.Applied, one.ApplyError = in.Applied, in.ApplyError
 		stands := mtls(one)
+		if one.Facts.Lost(v1alpha1.SectionMTLS) {
+			stands.Blockers = m.Decision.Blockers // it has no stage while another profile is for a part of it
+		}
 		all = append(all, v1alpha1.WorkloadRollout{
 			Blockers: kinds(stands.Blockers),
 			Name:     clip(m.Name, maxName), Stage: stands.Stage, InheritedMode: stands.InheritedMode,
@@ -64,7 +69,7 @@ func workloads(in Input, stage v1alpha1.Stage, all []v1alpha1.WorkloadRollout) *
 	}
 	count := &v1alpha1.WorkloadCount{}
 	for _, one := range all {
-		tally(count, one.Stage)
+		tally(count, cmp.Or(one.Stage, v1alpha1.StageBlocked))
 	}
 	if len(in.Members) > 0 {
 		return count
