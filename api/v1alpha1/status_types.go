@@ -427,7 +427,7 @@ type Evidence struct {
 	MutualTLS int64 `json:"mutualTLS,omitempty"`
 
 	// mutualTLSInStretch is the number of mutual-TLS requests and connections
-	// counted in the present stretch.
+	// counted in the present stretch, and within the observation window.
 	// +optional
 	MutualTLSInStretch int64 `json:"mutualTLSInStretch,omitempty"`
 }

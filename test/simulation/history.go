@@ -177,6 +177,9 @@ func (w *world) calm(core Core) {
 			c.last, c.next = w.now, forever
 		}
 		c.broken, c.refused = false, -1
+		if !c.plain {
+			c.every = min(c.every, w.config.interval/2) // more than minRequests in any window
+		}
 	}
 	for _, p := range slices.Clone(w.pods) {
 		p.trouble, p.probes = answers, false

@@ -890,6 +890,26 @@ func TestLongHistory(t *testing.T) {
 	}
 }
 
+// TestMutualInWindow holds that calls by mutual TLS count as long as they are in the window, and no longer.
+func TestMutualInWindow(t *testing.T) {
+	s := play(t, func(s *script, n int) bool {
+		if n >= 80 { // 20 minutes after the beginning, 40 before the end
+			s.pod.counts[requests("mutual_tls", "front")]--
+		}
+		return true
+	})
+	o := s.observer(clocktesting.NewFakePassiveClock(s.now), nil)
+	for _, tc := range []struct {
+		window time.Duration
+		want   bool
+	}{{50 * time.Minute, true}, {30 * time.Minute, false}} {
+		seen := o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Window = tc.window }))
+		if seen.Completeness != traffic.Complete || seen.MutualTLS > 0 != tc.want {
+			t.Errorf("in %s: %d calls; %s %s", tc.window, seen.MutualTLS, seen.Completeness, seen.Message)
+		}
+	}
+}
+
 // direct stands for the sidecars' own source.
 type direct struct {
 	mu     sync.Mutex

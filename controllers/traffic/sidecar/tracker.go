@@ -41,7 +41,7 @@ type tracker struct {
 	proxies map[string]*proxy // by UID
 
 	since     instant // start of the stretch; zero until a complete reading
-	mutual    int64   // counted since the later of since and lastPlaintext
+	mutual    flow    // counted since the later of since and lastPlaintext
 	flowed    bool    // anything at all in the stretch
 	callers   book
 	meshed    book
@@ -323,18 +323,18 @@ func (p *pass) leave() {
 func (p *pass) settle() {
 	t := p.tracker
 	if p.gap != "" {
-		t.since, t.mutual, t.flowed = instant{}, 0, false
+		t.since, t.mutual, t.flowed = instant{}, nil, false
 		t.pending, t.evidence = nil, v1alpha1.Evidence{}
 	}
 	running := !t.since.isZero()
 	if running {
 		t.flowed = t.flowed || p.mutual > 0
-		t.mutual = add(t.mutual, p.mutual)
+		t.mutual = t.mutual.add(p.now.mono, p.mutual, p.req.Window)
 	}
 	if p.plaintext || p.open > 0 {
 		// A connection that is open is plaintext now, whether it moves or not: its end may come with that of its pod, and then
 		// nobody counts it.
-		t.lastPlaintext, t.mutual, t.flowed = p.now, 0, t.flowed || p.plaintext
+		t.lastPlaintext, t.mutual, t.flowed = p.now, nil, t.flowed || p.plaintext
 		if p.uncertain {
 			t.lastUncertain = p.now.wall
 		}
@@ -368,7 +368,7 @@ func (p *pass) conclude() traffic.Observation {
 			o.Reason = "NoTraffic"
 		}
 	}
-	o.LastPlaintext, o.MutualTLS, o.Evidence = t.lastPlaintext.wall, t.mutual, *t.evidence.DeepCopy()
+	o.LastPlaintext, o.MutualTLS, o.Evidence = t.lastPlaintext.wall, t.mutual.total(), *t.evidence.DeepCopy()
 	o.NotAttributable = p.uncertain || p.recently(t.lastUncertain)
 	o.Callers, o.Meshed = t.callers.list(p.now.wall), t.meshed.met(p.now.wall)
 	return o
@@ -417,14 +417,14 @@ func (p *pass) start() {
 	}
 	if plain > e.Plaintext {
 		// It came while nobody looked, and with what ports it had to do is not known any more.
-		t.lastPlaintext, t.mutual, t.flowed = p.now, 0, true
+		t.lastPlaintext, t.mutual, t.flowed = p.now, nil, true
 		if !p.req.Ports.All() {
 			t.lastUncertain = p.now.wall
 		}
 		return
 	}
-	t.mutual = add(max(0, e.MutualTLSInStretch), mutual-e.MutualTLS)
-	t.flowed = t.mutual > 0
+	t.mutual = flow{}.add(p.now.mono, add(max(0, e.MutualTLSInStretch), mutual-e.MutualTLS), p.req.Window)
+	t.flowed = t.mutual.total() > 0
 }
 
 // missed says why the evidence of the time before does not reach up to now; empty if it does.
@@ -466,7 +466,7 @@ func (p *pass) evidenceNow() v1alpha1.Evidence {
 	}
 	return v1alpha1.Evidence{
 		ObservedTime: &metav1.Time{Time: p.now.wall}, SinceTime: &metav1.Time{Time: traffic.WholeSecond(since)}, Proxies: p.digest(), Targets: p.req.Targets,
-		Plaintext: plain, MutualTLS: mutual, MutualTLSInStretch: p.tracker.mutual,
+		Plaintext: plain, MutualTLS: mutual, MutualTLSInStretch: p.tracker.mutual.total(),
 	}
 }
 

@@ -32,7 +32,7 @@ type EvidenceApplyConfiguration struct {
 	// and connections).
 	MutualTLS *int64 `json:"mutualTLS,omitempty"`
 	// mutualTLSInStretch is the number of mutual-TLS requests and connections
-	// counted in the present stretch.
+	// counted in the present stretch, and within the observation window.
 	MutualTLSInStretch *int64 `json:"mutualTLSInStretch,omitempty"`
 }
 
