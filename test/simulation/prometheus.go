@@ -234,6 +234,8 @@ func (p *prometheus) excuse(u *use, window time.Duration) string {
 		return ""
 	case u.to == forever && u.metered == forever:
 		return "a stream that is open, and whose connection nobody read"
+	case !gone && !u.pod.terminating && proc.ended == forever && p.passed(u):
+		return "" // the next scrape was to be waited for
 	case !gone && !u.pod.terminating && proc.ended == forever:
 		return "after the last scrape"
 	case u.pod.lastWord >= 0 && u.metered > u.pod.lastWord:
@@ -244,6 +246,13 @@ func (p *prometheus) excuse(u *use, window time.Duration) string {
 		return "in a proxy that came and went between two scrapes, while nobody looked"
 	}
 	return ""
+}
+
+// passed says that a use was counted when the proxy was last read directly, whether or not that shows it.
+func (p *prometheus) passed(u *use) bool {
+	proc := u.proc
+	i := proc.firstRead(u.shown)
+	return i >= 0 && proc.reader == p.w.readers && !proc.reborn(u, proc.read, i)
 }
 
 // direct says that the proxies' own word, around the switch, told of a use.

@@ -38,6 +38,8 @@ type profile struct {
 	told time.Time
 	// unobserved says that a part of the target was not observed at the last reading.
 	unobserved bool
+	// scraped is when the last scrape was that is known of each pod, in the operator's time, as early as it may have been.
+	scraped time.Time
 	// start and plaintext are times as they were first put in the operator's time: they must not creep with the clocks.
 	start, plaintext translated
 }
@@ -132,7 +134,7 @@ func (v *view) proxies() {
 		v.predecessors()
 		return // their events are not all read
 	}
-	var first time.Time
+	first, reached := time.Time{}, v.until
 	scraped := 0
 	for _, px := range v.req.Proxies {
 		name := object{px.Namespace, px.Name}
@@ -143,6 +145,9 @@ func (v *view) proxies() {
 		}
 		if !v.scraped(px, p) {
 			continue
+		}
+		if p.at.Before(reached) {
+			reached = p.at
 		}
 		// What came after a scrape is in the next; when that is late, the observation ends where it should have been.
 		if due := p.at.Add(v.between(p)); due.Before(v.until) {
@@ -161,6 +166,7 @@ func (v *view) proxies() {
 	if scraped > 0 {
 		v.bump(first, "none of the target's proxies was scraped before")
 	}
+	v.profile.scraped = v.early(reached)
 }
 
 // predecessors notes those of all pods while history is still being read: of what happens to a name the last is kept.
@@ -244,6 +250,9 @@ func (v *view) foreign(px traffic.Proxy, p *proxy) bool {
 
 // own is a time on the operator's clock, as late as it may have been.
 func (v *view) own(t time.Time) time.Time { return v.poll.received.Add(-v.poll.now.Sub(t)) }
+
+// early is a time on the operator's clock, as early as it may have been.
+func (v *view) early(t time.Time) time.Time { return v.poll.sent.Add(-v.poll.now.Sub(t)) }
 
 // between is the time between two scrapes of a proxy.
 func (v *view) between(p *proxy) time.Duration { return cmp.Or(p.interval, v.history.interval) }
@@ -399,7 +408,7 @@ func (v *view) present() (since time.Time) {
 func (v *view) observation(plain time.Time) traffic.Observation {
 	o := traffic.Observation{}
 	o.Completeness, o.Reason, o.Message = v.problems.judge()
-	o.Time = v.poll.sent.Add(-v.poll.now.Sub(v.until))
+	o.Time = v.early(v.until)
 	o.LastPlaintext = v.profile.plaintext.in(plain, v.own)
 	// What was counted within the window, give or take a scrape: a scrape tells what came since the one before.
 	start := later(later(v.since, plain).Add(v.history.interval), v.poll.now.Add(-v.req.Window-v.history.interval))

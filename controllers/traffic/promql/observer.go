@@ -230,3 +230,15 @@ func (o *Observer) read(ctx context.Context, request traffic.Request, observatio
 	}
 	return observation
 }
+	if scraped := o.scraped(request.Profile); direct.Since.After(scraped) && scraped.Before(observation.Time) {
+		// What a proxy counted between its last scrape and the first direct reading is in neither: it is in the next scrape.
+		observation.Time = scraped
+	}
+
+// scraped is up to when all of a target's proxies were scraped.
+func (o *Observer) scraped(profile string) time.Time {
+	known := o.profile(profile)
+	o.poller.mu.Lock()
+	defer o.poller.mu.Unlock()
+	return known.scraped
+}

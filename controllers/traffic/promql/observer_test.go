@@ -950,6 +950,13 @@ func TestDirect(t *testing.T) {
 	if seen := o.Observe(context.Background(), s.request(readings)); len(seen.Proxies) != 1 {
 		t.Error("around the switch the proxies are not read")
 	}
+	// The last scrape was two seconds ago. What was counted between it and the first direct reading is in neither.
+	for since, want := range map[time.Duration]time.Duration{-3 * time.Second: 0, -time.Second: -2 * time.Second} {
+		d.answer.Since = s.now.Add(since)
+		if seen := o.Observe(context.Background(), s.request(readings)); seen.Completeness != traffic.Complete || !seen.Time.Equal(s.now.Add(want)) {
+			t.Errorf("read directly since %s: %s until %s", since, seen.Completeness, seen.Time.Sub(s.now))
+		}
+	}
 	d.answer = traffic.Observation{Completeness: traffic.Unavailable, Message: "No route.", OpenPlaintext: 2}
 	if seen := o.Observe(context.Background(), s.request(readings)); seen.Completeness != traffic.Incomplete || !strings.Contains(seen.Message, "No route.") || seen.OpenPlaintext != 2 {
 		t.Errorf("%s: %s", seen.Completeness, seen.Message)
