@@ -124,22 +124,31 @@ func (o *Observer) conclude(request traffic.Request, namespaces []string, err er
 	for _, n := range namespaces {
 		wanted.namespaces[n] = struct{}{}
 	}
-	if p.history == nil && err == nil && p.last.problem != "" {
-		return traffic.Observation{Completeness: traffic.Incomplete, Reason: reasonIncomplete, Time: o.clock.Now(), Message: p.last.problem}
-	}
 	if p.history == nil || err != nil {
-		if err == nil {
-			err = errors.New("it was not asked yet")
-		}
-		return traffic.Observation{
-			Completeness: traffic.Unavailable, Reason: reasonSourceUnavailable, Time: o.clock.Now(),
-			Message: fmt.Sprintf("Prometheus gives no answer: %v. See whether it runs, and the operator's flags --prometheus-url and --prometheus-config-file.", err),
-		}
+		return o.unanswered(request, err)
 	}
 	observation := conclude(request, p.history, p.last, o.profile(request.Profile), o.clock.Now(), o.interval)
 	if !p.last.covers(wanted) && p.last.problem == "" {
 		observation.Completeness, observation.Reason, observation.Since = traffic.Incomplete, reasonIncomplete, time.Time{}
 		observation.Message = "Prometheus was not asked for this target's whole window yet; it will be at the next observation interval."
+	}
+	return observation
+}
+
+// unanswered is what is known without an answer of the server.
+func (o *Observer) unanswered(request traffic.Request, err error) traffic.Observation {
+	observation := traffic.Observation{Time: o.clock.Now()}
+	none := problems{noPods: len(request.Proxies) == 0}
+	if problem := o.poller.last.problem; problem != "" {
+		none.say("%s", problem)
+	}
+	observation.Completeness, observation.Reason, observation.Message = none.judge()
+	if err == nil && observation.Completeness == traffic.Complete {
+		err = errors.New("it was not asked yet")
+	}
+	if err != nil {
+		observation.Completeness, observation.Reason = traffic.Unavailable, reasonSourceUnavailable
+		observation.Message = fmt.Sprintf("Prometheus gives no answer: %v. See whether it runs, and the operator's flags --prometheus-url and --prometheus-config-file.", err)
 	}
 	return observation
 }
@@ -228,12 +237,12 @@ func (o *Observer) read(ctx context.Context, request traffic.Request, observatio
 		observation.Completeness, observation.Reason, observation.Since = traffic.Incomplete, reasonIncomplete, time.Time{}
 		observation.Message = "Around the switch the proxies are read directly. " + direct.Message
 	}
-	return observation
-}
 	if scraped := o.scraped(request.Profile); direct.Since.After(scraped) && scraped.Before(observation.Time) {
 		// What a proxy counted between its last scrape and the first direct reading is in neither: it is in the next scrape.
 		observation.Time = scraped
 	}
+	return observation
+}
 
 // scraped is up to when all of a target's proxies were scraped.
 func (o *Observer) scraped(profile string) time.Time {

@@ -109,6 +109,9 @@ func (p poll) warned() string {
 // require says what a profile needs, and polls if the last poll is too old. A poll that began for another profile a moment
 // ago is as good: what it does not have yet will be in the next.
 func (p *poller) require(ctx context.Context, profile string, n need) error {
+	if len(n.namespaces) == 0 {
+		return nil // it has no pods, of which a server could tell anything
+	}
 	p.mu.Lock()
 	n.at = p.clock.Now()
 	p.needs[profile] = n
