@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
@@ -166,33 +168,51 @@ func (p *run) rolloutMembers() []rollout.Member {
 
 // admit confirms the ripe workloads by facts read live, as many as may be verified at once.
 func (p *run) admit(ctx context.Context) error {
-	free, reread := rollout.Admit(p.input(), p.rolloutMembers()), false
+	free := rollout.Admit(p.input(), p.rolloutMembers())
+	reread := sync.OnceValue(func() error { return p.rereadUnchanged(ctx) })
 	for _, m := range p.members {
 		if !m.out.Decision.Confirm {
 			continue
 		}
 		if free == 0 {
-			m.hold = rollout.MaxConcurrentReached
-			m.out.Decision = rollout.Next(m.input())
+			m.wait(rollout.MaxConcurrentReached)
 			continue
 		}
-		if !reread {
-			if err := p.rereadUnchanged(ctx); err != nil {
-				return err
-			}
-			reread = true
+		err := reread()
+		if errors.Is(err, errChanged) {
+			return err
 		}
-		live, err := p.Resolver.Live().Member(ctx, m.profile)
+		if err == nil {
+			err = m.confirm(ctx)
+		}
 		if err != nil {
-			return fmt.Errorf("resolving workload %s: %w", m.name, err)
+			// It waits. What was decided for the others must not: a rollback may be among that.
+			log.FromContext(ctx).Error(err, "Reading a ripe workload live failed", "workload", m.name)
+			m.wait("Every gate is open, and they could not be read once more.")
 		}
-		live.UnchangedFor = m.known.unchangedFor(live, m.out.Now)
-		m.out.Facts, m.out.Decision = live, rollout.Decision{}
-		if m.look(ctx); m.out.Decision.Switched {
+		if m.out.Decision.Switched {
 			free--
 		}
 	}
 	return nil
+}
+
+// confirm decides for a workload from facts read live.
+func (p *run) confirm(ctx context.Context) error {
+	live, err := p.Resolver.Live().Member(ctx, p.profile)
+	if err != nil {
+		return fmt.Errorf("resolving workload %s: %w", p.name, err)
+	}
+	live.UnchangedFor = p.known.unchangedFor(live, p.out.Now)
+	p.out.Facts, p.out.Decision = live, rollout.Decision{}
+	p.look(ctx)
+	return nil
+}
+
+// wait decides for a workload that must not get STRICT now.
+func (p *run) wait(why string) {
+	p.hold = why
+	p.out.Decision = rollout.Next(p.input())
 }
 
 // rereadUnchanged reads the profile live, which must ask for what it asked for before: workloads were decided by that.
@@ -202,7 +222,7 @@ func (p *run) rereadUnchanged(ctx context.Context) error {
 		return err
 	}
 	if p.profile.Generation != generation {
-		return errors.New("reading the profile: it was edited a moment ago")
+		return fmt.Errorf("%w: it was edited a moment ago", errChanged)
 	}
 	return nil
 }
@@ -251,10 +271,21 @@ func (p *run) learnMembers() {
 	for _, m := range p.members {
 		m.out.ApplyError, m.out.Applied = p.out.ApplyError, p.out.Applied
 		m.learn()
+	}
+}
+
+// sight is what verification sees, of a whole namespace for all its workloads that are verified.
+func (p *run) sight() rollout.Sight {
+	if len(p.members) == 0 {
+		return p.known.calls.Sight()
+	}
+	var all rollout.Sight
+	for _, m := range p.members {
 		if m.out.Decision.Stage == v1alpha1.StageVerifying {
-			p.out.Sight = p.out.Sight.And(m.out.Sight)
+			all = all.And(m.known.calls.Sight())
 		}
 	}
+	return all
 }
 
 // expectMembers prepares for the writes of the workloads' decisions.

@@ -178,6 +178,9 @@ func (p *run) decide(ctx context.Context) error {
 	return nil
 }
 
+// errChanged says that what was decided was decided for another spec.
+var errChanged = errors.New("reading the profile")
+
 // reread reads the profile itself live: its spec may have changed, and with it what the switch rests on.
 func (p *run) reread(ctx context.Context) error {
 	profile := &v1alpha1.ServiceSecurityProfile{}
@@ -185,7 +188,7 @@ func (p *run) reread(ctx context.Context) error {
 		return fmt.Errorf("reading the profile: %w", err)
 	}
 	if profile.UID != p.profile.UID || !profile.DeletionTimestamp.IsZero() {
-		return errors.New("reading the profile: it is being replaced or deleted")
+		return fmt.Errorf("%w: it is being replaced or deleted", errChanged)
 	}
 	p.profile, p.out.Profile = profile, profile
 	return nil
@@ -286,7 +289,7 @@ func (p *run) finish(ctx context.Context) (ctrl.Result, error) {
 		// The cache lags behind what someone wrote. There is nothing to report before it has that.
 		return ctrl.Result{}, err
 	}
-	p.out.Sight = p.known.calls.Sight()
+	p.out.Sight = p.sight()
 	computed := status.Compute(p.out)
 	if err := p.writeStatus(ctx, computed); err != nil {
 		return ctrl.Result{}, err

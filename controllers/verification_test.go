@@ -150,6 +150,19 @@ var _ = Describe("Verification by the callers' own proxies", func() {
 			fmt.Sprintf("%s/web (the proxy of pod %s/web cannot be read: connection refused)", ns, ns)))
 	})
 
+	It("says the same of the workloads of a whole namespace", func(ctx SpecContext) {
+		ns, target := workload(ctx)
+		clients := namespace(ctx)
+		web := sender(ctx, clients, "web")
+		every(func() { target.MutualTLS("web", clients, 1) })
+		web.Calls("httpbin."+ns+".svc.cluster.local", "-", 1000)
+		ssp := profile(ctx, ns, "all", whole(v1alpha1.TargetNamespace), staged(long))
+		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageVerifying))
+		Eventually(warning(ssp, v1alpha1.WarningCallersNotVisible)).WithContext(ctx).Should(Equal(
+			"Verification cannot see whether the calls of these callers fail: clients/sleep (no pod with a sidecar in this cluster has its identity). " +
+				"The target's own proxies are watched, but they do not know whom they refuse in the handshake."))
+	})
+
 	It("reads no caller's proxy but around the switch", func(ctx SpecContext) {
 		ns, host, web := shop(ctx)
 		var asked atomic.Int32
