@@ -140,6 +140,14 @@ var _ = Describe("A whole namespace in stages, on the way", func() {
 		Eventually(generated(ns)).WithContext(ctx).Should(ConsistOf("PeerAuthentication/default"))
 	})
 
+	It("shows the age of its workloads' readings in metrics", func(ctx SpecContext) {
+		ns, _ := shop(ctx, "cart")
+		o := startOperator(forProfilesOf(ns))
+		ssp := profile(ctx, ns, "all", whole(v1alpha1.TargetNamespace), ofOperator(ns), staged(func(r *v1alpha1.Rollout) { r.ObservationWindow = "1h" }))
+		Eventually(counted(ssp)).WithContext(ctx).Should(Equal(v1alpha1.WorkloadCount{Observing: 1}))
+		Eventually(func() float64 { return total(o.metrics, "servicesecurity_observation_age_seconds") }).Should(BeNumerically(">", 0))
+	})
+
 	It("leaves an exception alone, and waits for a profile that is itself on its way", func(ctx SpecContext) {
 		ns, proxies := shop(ctx, "cart", "catalog", "orders")
 		quick(proxies)

@@ -85,6 +85,14 @@ func (c *profileCollector) Describe(out chan<- *prometheus.Desc) {
 	out <- c.age
 }
 
+// since is the age of a reading that a rollout rests on; zero without one.
+func (c *profileCollector) since(evidence *v1alpha1.Evidence) time.Duration {
+	if evidence == nil || evidence.ObservedTime == nil {
+		return 0
+	}
+	return c.clock.Since(evidence.ObservedTime.Time)
+}
+
 // Collect implements prometheus.Collector.
 func (c *profileCollector) Collect(out chan<- prometheus.Metric) {
 	profiles := &v1alpha1.ServiceSecurityProfileList{}
@@ -103,8 +111,9 @@ func (c *profileCollector) Collect(out chan<- prometheus.Metric) {
 			continue
 		}
 		callers += len(status.MTLS.PlaintextCallers)
-		if evidence := status.MTLS.Evidence; evidence != nil && evidence.ObservedTime != nil {
-			age = max(age, c.clock.Since(evidence.ObservedTime.Time))
+		age = max(age, c.since(status.MTLS.Evidence))
+		for _, rollout := range status.MTLS.Rollouts {
+			age = max(age, c.since(rollout.Evidence))
 		}
 	}
 	for stage, count := range stages {

@@ -6,6 +6,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -232,13 +233,19 @@ func approvalToken(ctx context.Context, ssp *v1alpha1.ServiceSecurityProfile) st
 // counter is the sum of a counter of the operators of this process.
 func counter(name string) float64 {
 	GinkgoHelper()
-	families, err := metrics.Registry.Gather()
+	return total(metrics.Registry, name)
+}
+
+// total sums up what a registry has of a metric.
+func total(registry prometheus.Gatherer, name string) float64 {
+	GinkgoHelper()
+	families, err := registry.Gather()
 	Expect(err).NotTo(HaveOccurred())
 	var sum float64
 	for _, family := range families {
 		if family.GetName() == name {
 			for _, m := range family.Metric {
-				sum += m.GetCounter().GetValue()
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}
