@@ -189,7 +189,9 @@ type Rollout struct {
 
 	// rollback says what happens when callers fail within the verification
 	// window. Automatic, the default, returns to what was in force before and
-	// tries again later. Never stays STRICT and reports.
+	// tries again later, unless callers are denied by their identity, whom
+	// plaintext would let in: the warning RollbackWithheld says so. Never stays
+	// STRICT and reports.
 	// +optional
 	// +kubebuilder:default=Automatic
 	Rollback RollbackPolicy `json:"rollback,omitempty"`

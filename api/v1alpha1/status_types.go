@@ -82,7 +82,8 @@ type Stage string
 // The stages.
 const (
 	// StageObserving: no gate is closed, and the plaintext-free stretch is
-	// shorter than the observation window.
+	// shorter than the observation window, or the switch waits for something
+	// that the condition MutualTLSEnforced names, such as suspend.
 	StageObserving Stage = "Observing"
 	// StageBlocked: at least one gate is closed.
 	StageBlocked Stage = "Blocked"
@@ -129,7 +130,8 @@ type MTLSStatus struct {
 	// +optional
 	LastPlaintextTime *metav1.Time `json:"lastPlaintextTime,omitempty"`
 
-	// enforcedTime is when STRICT was written.
+	// enforcedTime is when STRICT was written, or first found in force where
+	// the parent turned STRICT or status missed the switch.
 	// +optional
 	EnforcedTime *metav1.Time `json:"enforcedTime,omitempty"`
 
@@ -330,8 +332,9 @@ const (
 	// BlockerPlaintextDestinationRule: a DestinationRule makes clients send
 	// plaintext.
 	BlockerPlaintextDestinationRule BlockerType = "PlaintextDestinationRule"
-	// BlockerPlaintextServiceEntry: a MESH_EXTERNAL ServiceEntry makes clients
-	// send plaintext.
+	// BlockerPlaintextServiceEntry: a ServiceEntry makes clients send plaintext:
+	// it is MESH_EXTERNAL, or lists endpoints that do not say that they take
+	// mutual TLS.
 	BlockerPlaintextServiceEntry BlockerType = "PlaintextServiceEntry"
 
 	// BlockerCompetingPeerAuthentication: another PeerAuthentication of the same
@@ -488,7 +491,7 @@ type DryRunCount struct {
 
 // WarningType is a kind of thing that works but should be known.
 //
-// +kubebuilder:validation:Enum=PortNotMapped;PodsNotInMesh;PodsNotReachable;ClientsSendPlaintext;DestinationRuleReplaced;DestinationRuleWithheld;PlaintextRefusedByIdentity;StreamsNotVisible;CallersNotVisible;RemoteClustersNotVisible;ScheduledJobOutsideWindow;ObservationSkipped;VerificationFailed;ForeignRequestAuthentication;ForeignAuthorizationPolicy;CallerNotFound;TokenOnTCPPort;TokenOnUndeclaredPort;CallerOnTCPPort;CallerOnUndeclaredPort;ExemptPathDead;RequiredPathsEvadable;InsecureKeys
+// +kubebuilder:validation:Enum=PortNotMapped;PodsNotInMesh;PodsNotReachable;ClientsSendPlaintext;DestinationRuleReplaced;DestinationRuleWithheld;PlaintextRefusedByIdentity;StreamsNotVisible;CallersNotVisible;RemoteClustersNotVisible;ScheduledJobOutsideWindow;ObservationSkipped;RollbackWithheld;VerificationFailed;ForeignRequestAuthentication;ForeignAuthorizationPolicy;CallerNotFound;TokenOnTCPPort;TokenOnUndeclaredPort;CallerOnTCPPort;CallerOnUndeclaredPort;ExemptPathDead;RequiredPathsEvadable;InsecureKeys
 type WarningType string
 
 // The warning types.
@@ -527,7 +530,11 @@ const (
 	WarningScheduledJobOutsideWindow WarningType = "ScheduledJobOutsideWindow"
 	// WarningObservationSkipped: STRICT was written without observation.
 	WarningObservationSkipped WarningType = "ObservationSkipped"
-	// WarningVerificationFailed: verification failed, and rollback is Never.
+	// WarningRollbackWithheld: rollback is Automatic, and a failed verification
+	// would not be rolled back, since plaintext has no identity that could be
+	// denied.
+	WarningRollbackWithheld WarningType = "RollbackWithheld"
+	// WarningVerificationFailed: verification failed, and nothing is rolled back.
 	WarningVerificationFailed WarningType = "VerificationFailed"
 	// WarningForeignRequestAuthentication: somebody else's RequestAuthentication
 	// adds issuers to the target's pods.

@@ -597,6 +597,54 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// TestRollbackWarning: that nothing would be rolled back is said before it matters, and only where something would be
+// otherwise.
+func TestRollbackWarning(t *testing.T) {
+	const text = "STRICT will not be rolled back if callers fail after the switch, although rollout.rollback is Automatic: in plaintext, callers would get in who are kept out by their identity, by "
+	denies := func(in *status.Input) { in.Facts.IdentityDenials = []string{"foo/web-deny"} }
+	tests := map[string]struct {
+		edit func(*status.Input)
+		want string
+	}{
+		"nobody is denied": {func(*status.Input) {}, ""},
+		"by the profile":   {func(in *status.Input) { in.Spec.DeniesIdentities = true }, text + "deniedCallers of this profile."},
+		"by a policy":      {denies, text + "these AuthorizationPolicies: foo/web-deny."},
+		"by both":          {func(in *status.Input) { denies(in); in.Spec.DeniesIdentities = true }, text + "deniedCallers of this profile, and by these AuthorizationPolicies: foo/web-deny."},
+		"by policies of a member": {func(in *status.Input) {
+			denies(in)
+			for _, policy := range []string{"foo/web-deny", "foo/db-deny"} {
+				in.Members = append(in.Members, status.Member{Member: rollout.Member{Name: policy, Facts: facts.Facts{IdentityDenials: []string{policy}}}, Input: enforced()})
+			}
+		}, text + "these AuthorizationPolicies: foo/db-deny, foo/web-deny."},
+		"while it is verified":  {func(in *status.Input) { denies(in); in.Decision.Stage = v1alpha1.StageVerifying }, text + "these AuthorizationPolicies: foo/web-deny."},
+		"the switch is over":    {func(in *status.Input) { denies(in); in.Decision.Stage = v1alpha1.StageEnforced }, ""},
+		"rollback is Never":     {func(in *status.Input) { denies(in); in.Spec.Rollback = v1alpha1.RollbackNever }, ""},
+		"nothing is verified":   {func(in *status.Input) { denies(in); in.Spec.VerificationWindow = 0 }, ""},
+		"strategy is Immediate": {func(in *status.Input) { denies(in); in.Spec.Strategy = v1alpha1.StrategyImmediate }, ""},
+		"STRICT is not asked for": {func(in *status.Input) {
+			denies(in)
+			in.Spec.Asked.Mode = v1alpha1.ModePermissive
+			in.Decision = rollout.Decision{Form: facts.Form{Mode: v1alpha1.ModePermissive}}
+		}, ""},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			in := observing()
+			in.Spec.Strategy, in.Spec.Rollback = v1alpha1.StrategyStaged, v1alpha1.RollbackAutomatic
+			tc.edit(&in)
+			var got string
+			for _, w := range status.Compute(in).Warnings {
+				if w.Type == v1alpha1.WarningRollbackWithheld {
+					got = w.Message
+				}
+			}
+			if got != tc.want {
+				t.Errorf("the warning says %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestScheduledJobWarning(t *testing.T) {
 	in := enforced()
 	in.Facts.ScheduledJobs = []facts.ScheduledJob{

@@ -129,9 +129,39 @@ func rolloutWarnings(r report, add addWarning) {
 		add(v1alpha1.WarningRemoteClustersNotVisible, "The operator may not list the Secrets of Istio's namespace by which istiod reaches other clusters, so it cannot tell whether the target has pods there. If the mesh has other clusters, apply config/remote-clusters; docs/install.md says what that allows.")
 	}
 	scheduledWarning(r, add)
+	rollbackWarning(r, add)
 	if r.mtls.Stage == v1alpha1.StageVerifying {
 		sightWarning(r, add)
 	}
+}
+
+// rollbackWarning says, before it matters, that STRICT would not be taken back although the profile asks for that.
+func rollbackWarning(r report, add addWarning) {
+	spec := r.Spec
+	if !spec.AsksStrict() || spec.Strategy != v1alpha1.StrategyStaged || spec.Rollback != v1alpha1.RollbackAutomatic ||
+		spec.VerificationWindow == 0 || r.mtls.Stage == v1alpha1.StageEnforced {
+		return
+	}
+	var kept []string
+	if spec.DeniesIdentities {
+		kept = append(kept, "deniedCallers of this profile")
+	}
+	if denials := identityDenials(r); len(denials) > 0 {
+		kept = append(kept, "these AuthorizationPolicies: "+names(denials))
+	}
+	if len(kept) > 0 {
+		add(v1alpha1.WarningRollbackWithheld, "STRICT will not be rolled back if callers fail after the switch, although rollout.rollback is Automatic: in plaintext, callers would get in who are kept out by their identity, by %s.", strings.Join(kept, ", and by "))
+	}
+}
+
+// identityDenials are those for the target and, of a whole namespace, for each of its workloads.
+func identityDenials(r report) []string {
+	all := slices.Clone(r.Facts.IdentityDenials)
+	for _, m := range r.Members {
+		all = append(all, m.Facts.IdentityDenials...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // sightWarning says whose failures verification cannot see.

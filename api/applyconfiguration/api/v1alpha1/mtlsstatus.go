@@ -16,7 +16,8 @@ type MTLSStatusApplyConfiguration struct {
 	// and ports without an exception, wherever it comes from.
 	EffectiveMode *apiv1alpha1.Mode `json:"effectiveMode,omitempty"`
 	// inheritedMode is the mode that would be in force without the profile, from
-	// the namespace, the mesh or Istio's default.
+	// the namespace, the mesh or Istio's default. While the profile is not
+	// accepted it is what it was before.
 	InheritedMode *apiv1alpha1.Mode `json:"inheritedMode,omitempty"`
 	// stage is how far the rollout to STRICT is. It is absent unless Strict is
 	// asked for.
@@ -29,7 +30,8 @@ type MTLSStatusApplyConfiguration struct {
 	EligibleTime *v1.Time `json:"eligibleTime,omitempty"`
 	// lastPlaintextTime is when plaintext was last seen.
 	LastPlaintextTime *v1.Time `json:"lastPlaintextTime,omitempty"`
-	// enforcedTime is when STRICT was written.
+	// enforcedTime is when STRICT was written, or first found in force where
+	// the parent turned STRICT or status missed the switch.
 	EnforcedTime *v1.Time `json:"enforcedTime,omitempty"`
 	// nextAttemptTime is when the next attempt starts after a rollback.
 	NextAttemptTime *v1.Time `json:"nextAttemptTime,omitempty"`

@@ -33,7 +33,9 @@ type RolloutApplyConfiguration struct {
 	VerificationWindow *apiv1alpha1.Duration `json:"verificationWindow,omitempty"`
 	// rollback says what happens when callers fail within the verification
 	// window. Automatic, the default, returns to what was in force before and
-	// tries again later. Never stays STRICT and reports.
+	// tries again later, unless callers are denied by their identity, whom
+	// plaintext would let in: the warning RollbackWithheld says so. Never stays
+	// STRICT and reports.
 	Rollback *apiv1alpha1.RollbackPolicy `json:"rollback,omitempty"`
 	// approval says who lets the switch happen once nothing stands in its way.
 	// Automatic, the default, asks nobody. Manual waits at stage
