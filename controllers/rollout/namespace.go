@@ -235,7 +235,7 @@ func lastStep(in Input, d *Decision, behind map[v1alpha1.Stage][]string, idle []
 		return
 	case len(idle) > 0:
 		d.Stage = v1alpha1.StageObserving
-		d.Waiting = fmt.Sprintf("Every workload with pods demands mutual TLS. The namespace as a whole does not, as long as there are workloads without pods to observe, or with scheduled jobs only: %s.", names(idle))
+		d.Waiting = fmt.Sprintf("Every workload with pods demands mutual TLS. The namespace as a whole does not, as long as there are workloads without pods to observe, or with scheduled jobs only: %s. Delete them or start pods, or use rollout.strategy Immediate, which does not wait for them.", names(idle))
 		return
 	case in.Spec.Suspend:
 		d.Stage, d.Waiting = v1alpha1.StageObserving, waitingSuspended
