@@ -42,8 +42,12 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 		return out
 	}
 	out.PlaintextCallers, out.Evidence = callers(in.Seen.Callers), before.Evidence
-	if in.Seen.Completeness == traffic.Complete && len(in.Members) == 0 {
+	switch {
+	case len(in.Members) > 0:
+	case in.Seen.Completeness == traffic.Complete:
 		out.Evidence = in.Seen.Evidence.DeepCopy()
+	case in.Seen.Void:
+		out.Evidence = nil
 	}
 	return out
 }

@@ -48,10 +48,11 @@ func essence(status v1alpha1.ServiceSecurityProfileStatus) v1alpha1.ServiceSecur
 	if out.MTLS == nil {
 		return out
 	}
-	out.MTLS.Evidence, out.MTLS.LastPlaintextTime, out.MTLS.EligibleTime, out.MTLS.CleanSinceTime = nil, nil, nil, nil
+	out.MTLS.Evidence = whether(out.MTLS.Evidence)
+	out.MTLS.LastPlaintextTime, out.MTLS.EligibleTime, out.MTLS.CleanSinceTime = nil, nil, nil
 	for i := range out.MTLS.Rollouts {
 		r := &out.MTLS.Rollouts[i]
-		r.Evidence, r.LastPlaintextTime, r.CleanSinceTime = nil, nil, nil
+		r.Evidence, r.LastPlaintextTime, r.CleanSinceTime = whether(r.Evidence), nil, nil
 	}
 	for i := range out.MTLS.PlaintextCallers {
 		out.MTLS.PlaintextCallers[i] = traffic.CallerID(out.MTLS.PlaintextCallers[i])
@@ -60,4 +61,12 @@ func essence(status v1alpha1.ServiceSecurityProfileStatus) v1alpha1.ServiceSecur
 		return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
 	})
 	return out
+}
+
+// whether there is evidence is news: a restart of the operator must not find what proves nothing any more.
+func whether(evidence *v1alpha1.Evidence) *v1alpha1.Evidence {
+	if evidence == nil {
+		return nil
+	}
+	return &v1alpha1.Evidence{}
 }

@@ -409,9 +409,10 @@ func TestEvidence(t *testing.T) {
 		edit func(*status.Input)
 		want *v1alpha1.Evidence
 	}{
-		"complete":              {func(in *status.Input) { in.Seen.Evidence.Proxies = "now" }, &v1alpha1.Evidence{Proxies: "now"}},
-		"incomplete":            {func(in *status.Input) { in.Seen.Completeness = traffic.Incomplete }, had},
-		"not observed any more": {func(in *status.Input) { in.Decision.Observe = false }, nil},
+		"complete":                             {func(in *status.Input) { in.Seen.Evidence.Proxies = "now" }, &v1alpha1.Evidence{Proxies: "now"}},
+		"incomplete":                           {func(in *status.Input) { in.Seen.Completeness = traffic.Incomplete }, had},
+		"incomplete, and something was missed": {func(in *status.Input) { in.Seen.Completeness, in.Seen.Void = traffic.Incomplete, true }, nil},
+		"not observed any more":                {func(in *status.Input) { in.Decision.Observe = false }, nil},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -133,6 +133,9 @@ type Observation struct {
 	Proxies []Reading
 	// Evidence to keep in status.
 	Evidence v1alpha1.Evidence
+	// Void says that the evidence which status keeps proves nothing any more: something was missed since, and there is no other
+	// yet.
+	Void bool
 }
 
 // Reading is what one proxy says of its own configuration.

@@ -368,6 +368,7 @@ func (p *pass) conclude() traffic.Observation {
 			o.Reason = "NoTraffic"
 		}
 	}
+	o.Void = t.since.isZero() && t.pending == nil
 	o.LastPlaintext, o.MutualTLS, o.Evidence = t.lastPlaintext.wall, t.mutual.total(), *t.evidence.DeepCopy()
 	o.NotAttributable = p.uncertain || p.recently(t.lastUncertain)
 	o.Callers, o.Meshed = t.callers.list(p.now.wall), t.meshed.met(p.now.wall)
