@@ -43,7 +43,7 @@ func Run(from Source, seed int64, core Core, verbose bool) (Report, string) {
 
 func newWorld(seed int64) *world {
 	w := &world{random: rand.New(rand.NewPCG(uint64(seed), 1)), parent: v1alpha1.ModePermissive}
-	w.oracle = oracle{strict: -1, rested: -1, holds: map[string]time.Duration{}, report: Report{Invisible: map[string]int{}}, judged: map[*client]bool{}, approved: map[string]bool{}}
+	w.oracle = oracle{strict: -1, rested: map[int32]time.Duration{}, holds: map[string]time.Duration{}, report: Report{Invisible: map[string]int{}}, judged: map[*client]bool{}, approved: map[string]bool{}}
 	return w
 }
 

@@ -81,8 +81,9 @@ type oracle struct {
 	// noticed is when an operator last knew that a part of the target was not observed.
 	noticed noticed
 	holds   map[string]time.Duration
-	// strict is when STRICT was last written by evidence; -1 before that. rested is when it was last taken back.
-	strict, rested time.Duration
+	// strict is when STRICT was last written by evidence; -1 before that. rested is when it was last taken back, by port.
+	strict time.Duration
+	rested map[int32]time.Duration
 	unseen         bool // and nobody knew that it had been in force
 	// writer is the operator that knows STRICT to be in force; tampered says that somebody changed the object since.
 	writer   int
@@ -318,15 +319,8 @@ func (o *oracle) tightened(w *world, in rollout.Input, d rollout.Decision, ports
 		}
 	}
 	o.permitted(w, in, d)
-	window, last := in.Spec.ObservationWindow, max(0, o.rested)
-	if o.rested >= 0 && o.rested > w.now-window+o.stepped(w, w.now-window) {
-		if o.unseen {
-			o.report.Invisible["under STRICT that somebody took back before status knew of it"]++
-		} else {
-			o.violate(w, "STRICT %s after it was taken back, and what it had refused was not seen", w.now-o.rested)
-		}
-	}
-	o.unseen = false
+	window := in.Spec.ObservationWindow
+	last := o.takenBack(w, ports, window)
 	for _, u := range w.uses {
 		if !slices.Contains(ports, u.port) || u.from > w.now {
 			continue
@@ -344,6 +338,24 @@ func (o *oracle) tightened(w *world, in rollout.Input, d rollout.Decision, ports
 	}
 	o.late(w, last, window)
 	o.strict = w.now
+}
+
+// takenBack: what STRICT refused on these ports was seen by nobody, so a whole window is over since it was taken back there. It
+// says when it was last taken back anywhere.
+func (o *oracle) takenBack(w *world, ports []int32, window time.Duration) (last time.Duration) {
+	for _, port := range targetPorts {
+		at, was := o.rested[port]
+		last = max(last, at)
+		switch {
+		case !was || !slices.Contains(ports, port) || at <= w.now-window+o.stepped(w, w.now-window):
+		case o.unseen:
+			o.report.Invisible["under STRICT that somebody took back before status knew of it"]++
+		default:
+			o.violate(w, "STRICT %s after it was taken back, and what it had refused was not seen", w.now-at)
+		}
+	}
+	o.unseen = false
+	return last
 }
 
 // permitted: a person approved it, if one was to, and the back-off after a rollback is over.
@@ -375,7 +387,7 @@ func (p *process) reborn(u *use, read []time.Duration, next int) bool {
 func (o *oracle) left(w *world, before facts.Form) {
 	for _, port := range targetPorts {
 		if before.At(port) == v1alpha1.ModeStrict && w.inForce().At(port) != v1alpha1.ModeStrict {
-			o.rested, o.unseen = w.now, o.unrecorded
+			o.rested[port], o.unseen = w.now, o.unrecorded
 		}
 	}
 }
