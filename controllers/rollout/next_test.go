@@ -79,7 +79,9 @@ func TestConfirm(t *testing.T) {
 		"one port is still at DISABLE": {func(in *rollout.Input) {
 			in.Facts.Policy.Form = form(v1alpha1.ModePermissive, 9443, v1alpha1.ModeDisabled)
 		}, false, false, "client side"},
-		"suspended": {func(in *rollout.Input) { in.Spec.Suspend = true }, false, false, "suspend is true"},
+		"suspended":                   {func(in *rollout.Input) { in.Spec.Suspend = true }, false, false, "suspend is true"},
+		"something is to be seen yet": {func(in *rollout.Input) { in.Seen.Awaits = "It waits." }, false, false, "It waits."},
+		"the same, from the cache":    {func(in *rollout.Input) { in.Seen.Awaits, in.Facts.Live = "It waits.", false }, false, false, "It waits."},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

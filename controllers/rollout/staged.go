@@ -169,6 +169,8 @@ func ripe(in Input, d *Decision) {
 		d.Waiting = waitingSuspended
 	case in.Hold != "":
 		d.Waiting = in.Hold
+	case in.Seen.Awaits != "":
+		d.Waiting = in.Seen.Awaits
 	case !clientsReady(in):
 		d.Waiting, d.After = waitingClients, min(d.After, settleIn(in))
 	case !in.Facts.Live || !fresh:

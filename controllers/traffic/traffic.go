@@ -107,6 +107,8 @@ type Observation struct {
 	// Message says what was missing and what to do; empty when complete.
 	Message string
 
+	// Awaits says what has to be seen yet before a switch can rest on a complete observation; empty if nothing.
+	Awaits string
 	// Time of the reading.
 	Time time.Time
 	// Since is the start of the stretch that was observed without a gap up to Time; zero if not complete.

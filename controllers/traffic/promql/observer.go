@@ -237,9 +237,9 @@ func (o *Observer) read(ctx context.Context, request traffic.Request, observatio
 		observation.Completeness, observation.Reason, observation.Since = traffic.Incomplete, reasonIncomplete, time.Time{}
 		observation.Message = "Around the switch the proxies are read directly. " + direct.Message
 	}
-	if scraped := o.scraped(request.Profile); direct.Since.After(scraped) && scraped.Before(observation.Time) {
-		// What a proxy counted between its last scrape and the first direct reading is in neither: it is in the next scrape.
-		observation.Time = scraped
+	if direct.Since.After(o.scraped(request.Profile)) {
+		// What a proxy counted between its last scrape and the first direct reading is in neither.
+		observation.Awaits = "The switch waits until Prometheus has scraped each proxy once more since the proxies are read directly."
 	}
 	return observation
 }

@@ -951,10 +951,10 @@ func TestDirect(t *testing.T) {
 		t.Error("around the switch the proxies are not read")
 	}
 	// The last scrape was two seconds ago. What was counted between it and the first direct reading is in neither.
-	for since, want := range map[time.Duration]time.Duration{-3 * time.Second: 0, -time.Second: -2 * time.Second} {
+	for since, waits := range map[time.Duration]bool{-3 * time.Second: false, -time.Second: true} {
 		d.answer.Since = s.now.Add(since)
-		if seen := o.Observe(context.Background(), s.request(readings)); seen.Completeness != traffic.Complete || !seen.Time.Equal(s.now.Add(want)) {
-			t.Errorf("read directly since %s: %s until %s", since, seen.Completeness, seen.Time.Sub(s.now))
+		if seen := o.Observe(context.Background(), s.request(readings)); seen.Completeness != traffic.Complete || seen.Awaits != "" != waits {
+			t.Errorf("read directly since %s: %s, awaits %q", since, seen.Completeness, seen.Awaits)
 		}
 	}
 	d.answer = traffic.Observation{Completeness: traffic.Unavailable, Message: "No route.", OpenPlaintext: 2}
