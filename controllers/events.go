@@ -29,7 +29,7 @@ const maxNote = 1000
 // announce tells what changed between two statuses, in events and metrics.
 func (p *run) announce(before, after v1alpha1.ServiceSecurityProfileStatus) {
 	var told []notice
-	if stage, was := stageOf(after), stageOf(before); stage != was {
+	if stage, was := stageOf(after), stageOf(before); stage != was && !resumed(before, after) {
 		told = append(told, stageEvent(was, stage, after))
 		countTransition(stage)
 	}
@@ -48,6 +48,11 @@ func (p *run) announce(before, after v1alpha1.ServiceSecurityProfileStatus) {
 	for _, e := range told {
 		p.Recorder.Eventf(p.profile, e.related, e.kind, e.reason, e.action, "%s", clip(e.note, maxNote))
 	}
+}
+
+// resumed says that a back-off goes on that was begun before nothing was decided for a while. It was told then.
+func resumed(before, after v1alpha1.ServiceSecurityProfileStatus) bool {
+	return stageOf(before) == "" && stageOf(after) == v1alpha1.StageRolledBack && before.MTLS != nil && before.MTLS.Attempts == after.MTLS.Attempts
 }
 
 func stageOf(status v1alpha1.ServiceSecurityProfileStatus) v1alpha1.Stage {

@@ -254,6 +254,10 @@ func TestSince(t *testing.T) {
 			at(v1alpha1.StageBlocked)(in)
 			in.Facts.Policy, in.Facts.Inherited = ownPolicy(permissive), v1alpha1.ModeStrict
 		}, noon},
+		"while the profile was not accepted": {func(in *rollout.Input) {
+			at("")(in)
+			in.Facts.Policy, in.Held, in.Facts.Inherited = ownPolicy(permissive), ownPolicy(permissive), v1alpha1.ModeStrict
+		}, noon},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

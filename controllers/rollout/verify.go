@@ -31,7 +31,7 @@ func strict(in Input) Decision {
 		d.SwitchedAt, d.Previous = open.SwitchedAt, open.Previous
 		return d
 	}
-	if before := in.Previous.Stage; d.Enforced.IsZero() && before != "" && before != v1alpha1.StageEnforced {
+	if before := in.Previous.Stage; d.Enforced.IsZero() && (before != "" && before != v1alpha1.StageEnforced || parentTurnedStrict(in)) {
 		// The parent became STRICT, or status missed the whole verification: it is in force since now at the latest.
 		d.Enforced = in.Now
 	}

@@ -69,6 +69,12 @@ func undecided(in Input, before *v1alpha1.MTLSStatus) *v1alpha1.MTLSStatus {
 		before.InheritedMode = in.Facts.Inherited
 	}
 	before.Stage, before.Blockers, before.EligibleTime = "", nil, nil
+	for i := range before.Rollouts {
+		one := &before.Rollouts[i]
+		if one.Stage, one.Blockers = "", nil; edited(in) {
+			one.Attempts, one.NextAttemptTime = 0, nil
+		}
+	}
 	return before
 }
 
@@ -124,7 +130,7 @@ func standing(in Input, before *v1alpha1.MTLSStatus) *v1alpha1.MTLSStatus {
 	switch {
 	case d.Switched:
 		before.Stage, before.Blockers, before.EnforcedTime, before.InheritedMode = v1alpha1.StageObserving, nil, nil, in.Facts.Inherited
-	case before.Stage == "":
+	case before.Stage == "" && !in.Facts.Policy.SwitchedAt.IsZero():
 		before.Stage, before.EnforcedTime = v1alpha1.StageVerifying, instant(in.Facts.Policy.SwitchedAt)
 	}
 	return before

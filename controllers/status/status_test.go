@@ -157,6 +157,11 @@ func TestUnwritten(t *testing.T) {
 			back, func(in *status.Input) { in.Facts.Policy.SwitchedAt = start.Add(-time.Millisecond) },
 			v1alpha1.MTLSStatus{Stage: v1alpha1.StageVerifying, EffectiveMode: v1alpha1.ModePermissive, EnforcedTime: &metav1.Time{Time: start}},
 		},
+		"a back-off goes on after a time without a decision": {
+			v1alpha1.MTLSStatus{Attempts: 1, NextAttemptTime: &metav1.Time{Time: start}},
+			back, nil,
+			v1alpha1.MTLSStatus{Attempts: 1, NextAttemptTime: &metav1.Time{Time: start}, EffectiveMode: v1alpha1.ModePermissive},
+		},
 		"another spec has no attempts yet": {
 			v1alpha1.MTLSStatus{Stage: v1alpha1.StageRolledBack, Attempts: 3, NextAttemptTime: &metav1.Time{Time: start}},
 			switched,
@@ -260,7 +265,18 @@ func TestNotAccepted(t *testing.T) {
 	if diff := cmp.Diff([]v1alpha1.ResourceRef{rule, peer}, got.Resources); diff != "" {
 		t.Errorf("resources (-want +got):\n%s", diff)
 	}
+	in.Profile.Status.MTLS.Rollouts = []v1alpha1.WorkloadRollout{
+		{Name: "web", Stage: v1alpha1.StageRolledBack, InheritedMode: v1alpha1.ModePermissive, Attempts: 3, NextAttemptTime: at, Blockers: []v1alpha1.BlockerType{v1alpha1.BlockerNoPods}},
+	}
+	kept := v1alpha1.WorkloadRollout{Name: "web", InheritedMode: v1alpha1.ModePermissive, Attempts: 3, NextAttemptTime: at}
+	if diff := cmp.Diff([]v1alpha1.WorkloadRollout{kept}, status.Compute(in).MTLS.Rollouts); diff != "" {
+		t.Errorf("rollouts (-want +got):\n%s", diff)
+	}
 	in.Profile.Generation++
+	kept.Attempts, kept.NextAttemptTime = 0, nil
+	if diff := cmp.Diff([]v1alpha1.WorkloadRollout{kept}, status.Compute(in).MTLS.Rollouts); diff != "" {
+		t.Errorf("rollouts with another spec (-want +got):\n%s", diff)
+	}
 	if mode := status.Compute(in).MTLS.InheritedMode; mode != v1alpha1.ModePermissive {
 		t.Errorf("with another spec %s is inherited", mode)
 	}
@@ -601,7 +617,8 @@ func TestWarnings(t *testing.T) {
 // TestRollbackWarning: that nothing would be rolled back is said before it matters, and only where something would be
 // otherwise.
 func TestRollbackWarning(t *testing.T) {
-	const text = "STRICT will not be rolled back if callers fail after the switch, although rollout.rollback is Automatic: in plaintext, callers would get in who are kept out by their identity, by "
+	const rest = " will not be rolled back if callers fail after the switch, although rollout.rollback is Automatic: in plaintext, callers would get in who are kept out by their identity, by "
+	const text = "STRICT" + rest
 	denies := func(in *status.Input) { in.Facts.IdentityDenials = []string{"foo/web-deny"} }
 	tests := map[string]struct {
 		edit func(*status.Input)
