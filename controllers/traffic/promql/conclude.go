@@ -410,8 +410,8 @@ func (v *view) observation(plain time.Time) traffic.Observation {
 	o.Completeness, o.Reason, o.Message = v.problems.judge()
 	o.Time = v.early(v.until)
 	o.LastPlaintext = v.profile.plaintext.in(plain, v.own)
-	// What was counted within the window, give or take a scrape: a scrape tells what came since the one before.
-	start := later(later(v.since, plain).Add(v.history.interval), v.poll.now.Add(-v.req.Window-v.history.interval))
+	// What was counted within the window, give or take a part of it: a scrape tells what came since the one before.
+	start := later(later(v.since, plain).Add(v.history.interval), v.poll.now.Add(-v.req.Window-2*v.req.Window/pointsApart-v.history.interval))
 	for _, w := range v.workloads {
 		if w != nil {
 			if !v.behind() { // what was open then

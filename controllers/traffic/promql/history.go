@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	// maxPoints are kept of a workload's counts; beyond it the older half is thinned out.
-	maxPoints = 256
+	// maxPoints are kept of a workload's counts; beyond it those are thinned out that are closer together than one in
+	// pointsApart of their age.
+	maxPoints   = 256
+	pointsApart = 16
 	// maxKept bounds the callers that are remembered of a workload: names that a caller gives itself are not to be trusted.
 	maxKept = 200
 	// maxRemembered are the pods, and the workloads, from which on those that are no more are dropped.
@@ -303,14 +305,23 @@ func (w *workload) counted(at time.Time, n int64) {
 		return
 	}
 	w.points = append(w.points, point{at: at, mutual: w.mutual})
-	if len(w.points) <= maxPoints {
-		return
+	if len(w.points) > maxPoints {
+		w.thin(at)
 	}
-	kept := w.points[:0]
-	for i, p := range w.points {
-		if i >= maxPoints/2 || i%2 == 0 {
-			kept = append(kept, p)
+}
+
+// thin keeps points that are no further apart than a part of their age.
+func (w *workload) thin(now time.Time) {
+	kept := w.points[:1]
+	for i, p := range w.points[1:] {
+		last := i+2 == len(w.points)
+		if !last && w.points[i+2].at.Sub(kept[len(kept)-1].at) <= now.Sub(p.at)/pointsApart {
+			continue
 		}
+		kept = append(kept, p)
+	}
+	if len(kept) > maxPoints {
+		kept = kept[len(kept)-maxPoints:]
 	}
 	w.points = kept
 }

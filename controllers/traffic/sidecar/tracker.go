@@ -424,7 +424,11 @@ func (p *pass) start() {
 		}
 		return
 	}
-	t.mutual = flow{}.add(p.now.mono, add(max(0, e.MutualTLSInStretch), mutual-e.MutualTLS), p.req.Window)
+	calls := mutual - e.MutualTLS
+	if !from.Before(p.now.wall.Add(-p.req.Window)) {
+		calls = add(calls, max(0, e.MutualTLSInStretch)) // else nobody knows how many of them were in the window
+	}
+	t.mutual = flow{}.add(p.now.mono, calls, p.req.Window)
 	t.flowed = t.mutual.total() > 0
 }
 
