@@ -290,7 +290,8 @@ type Pod struct {
 	// Excepted says that a narrower PeerAuthentication decides for the pod, whatever the mesh's says: what it takes is not
 	// the mesh's to switch.
 	Excepted bool
-	// Secured says that a narrower PeerAuthentication, of a profile that follows the mesh, makes the pod STRICT already.
+	// Secured says that a narrower PeerAuthentication, of a profile that follows the mesh, made the pod STRICT before the
+	// mesh's did.
 	Secured bool
 	// Gateway says that the pod is a gateway: its Envoy enforces tokens and callers, and no PeerAuthentication governs its
 	// listeners.

@@ -22,7 +22,7 @@ func (res *resolution) exceptPods(ctx context.Context, policies []*securityv1.Pe
 			spaces[policy.Namespace] = append(spaces[policy.Namespace], policy)
 		}
 	}
-	follows := map[*securityv1.PeerAuthentication]bool{}
+	follows := map[*securityv1.PeerAuthentication]follower{}
 	for i := range res.facts.Pods {
 		pod := res.pods[i]
 		near := spaces[pod.Namespace]
@@ -39,8 +39,7 @@ func (res *resolution) exceptPods(ctx context.Context, policies []*securityv1.Pe
 				return err
 			}
 		}
-		res.facts.Pods[i].Excepted = !follows[decides]
-		res.facts.Pods[i].Secured = follows[decides] && modeOf(decides.Spec.GetMtls()) == v1alpha1.ModeStrict
+		res.facts.Pods[i].Excepted, res.facts.Pods[i].Secured = !follows[decides].follows, follows[decides].secured
 	}
 	return nil
 }
@@ -56,13 +55,26 @@ func narrowest(root string, pod *corev1.Pod, policies []*securityv1.PeerAuthenti
 	return nil
 }
 
+// follower says whether a policy is that of a profile which follows the mesh, and whether it was STRICT before the mesh was.
+type follower struct{ follows, secured bool }
+
 // followsMesh says that a policy is that of a profile which asks for STRICT.
-func (res *resolution) followsMesh(ctx context.Context, policy *securityv1.PeerAuthentication) (bool, error) {
+func (res *resolution) followsMesh(ctx context.Context, policy *securityv1.PeerAuthentication) (follower, error) {
 	owner := metav1.GetControllerOfNoCopy(policy)
 	if owner == nil || !generated(policy) {
-		return false, nil
+		return follower{}, nil
 	}
 	var profile v1alpha1.ServiceSecurityProfile
 	found, err := res.get(ctx, core, policy.Namespace, owner.Name, &profile)
-	return found && profile.UID == owner.UID && profile.Spec.MTLS != nil && profile.Spec.MTLS.Mode == v1alpha1.ModeStrict, err
+	if !found || profile.UID != owner.UID || profile.Spec.MTLS == nil || profile.Spec.MTLS.Mode != v1alpha1.ModeStrict {
+		return follower{}, err
+	}
+	return follower{follows: true, secured: modeOf(policy.Spec.GetMtls()) == v1alpha1.ModeStrict && res.enforcedBefore(&profile)}, err
+}
+
+// enforcedBefore says that a profile was at its end before the mesh switched, as its status tells.
+func (res *resolution) enforcedBefore(profile *v1alpha1.ServiceSecurityProfile) bool {
+	mtls, switched := profile.Status.MTLS, res.facts.Policy.SwitchedAt
+	return mtls != nil && mtls.Stage == v1alpha1.StageEnforced &&
+		(switched.IsZero() || mtls.EnforcedTime == nil || mtls.EnforcedTime.Time.Before(switched))
 }

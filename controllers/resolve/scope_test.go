@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
@@ -81,14 +83,21 @@ func TestSecured(t *testing.T) {
 	web, db, api := tags{"app": "web"}, tags{"app": "db"}, tags{"app": "api"}
 	enforced, onItsWay := newProfile("web", 1, toService("web"), strict), newProfile("db", 1, toService("db"), strict)
 	enforced.UID, onItsWay.UID = "web", "db"
-	r := cluster(t, newPod("web", web), newPod("db", db), newPod("api", api), newPod("none", nil), enforced, onItsWay,
-		owned(newPolicy("foo", "web", 1, web, strict), enforced), owned(newPolicy("foo", "db", 1, db, permissive), onItsWay), newPolicy("foo", "api", 1, api, strict))
+	noon := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	mesh := in(root, newProfile("p", 0, toMesh, strict))
+	mesh.UID = "mesh"
+	switched := owned(newPolicy(root, "default", 1, nil, strict, annotated(v1alpha1.AnnotationSwitchedAt, noon.Format(time.RFC3339))), mesh)
 	type marks struct{ Excepted, Secured bool }
-	got := map[string]marks{}
-	for _, pod := range mustResolve(t, r, in(root, newProfile("p", 0, toMesh, strict))).Pods {
-		got[pod.Name] = marks{pod.Excepted, pod.Secured}
+	for since, secured := range map[*metav1.Time]bool{nil: true, {Time: noon.Add(-time.Hour)}: true, {Time: noon}: false} {
+		enforced.Status.MTLS = &v1alpha1.MTLSStatus{Stage: v1alpha1.StageEnforced, EnforcedTime: since}
+		r := cluster(t, newPod("web", web), newPod("db", db), newPod("api", api), newPod("none", nil), enforced, onItsWay, switched,
+			owned(newPolicy("foo", "web", 1, web, strict), enforced), owned(newPolicy("foo", "db", 1, db, permissive), onItsWay), newPolicy("foo", "api", 1, api, strict))
+		got := map[string]marks{}
+		for _, pod := range mustResolve(t, r, mesh).Pods {
+			got[pod.Name] = marks{pod.Excepted, pod.Secured}
+		}
+		diff(t, "pods", map[string]marks{"web": {Secured: secured}, "db": {}, "api": {Excepted: true}, "none": {}}, got)
 	}
-	diff(t, "pods", map[string]marks{"web": {Secured: true}, "db": {}, "api": {Excepted: true}, "none": {}}, got)
 }
 
 func TestMisplaced(t *testing.T) {
