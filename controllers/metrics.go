@@ -86,8 +86,8 @@ func (c *profileCollector) Describe(out chan<- *prometheus.Desc) {
 }
 
 // since is the age of a reading that a rollout rests on; zero without one.
-func (c *profileCollector) since(evidence *v1alpha1.Evidence) time.Duration {
-	if evidence == nil || evidence.ObservedTime == nil {
+func (c *profileCollector) since(stage v1alpha1.Stage, evidence *v1alpha1.Evidence) time.Duration {
+	if stage == "" || evidence == nil || evidence.ObservedTime == nil {
 		return 0
 	}
 	return c.clock.Since(evidence.ObservedTime.Time)
@@ -111,9 +111,9 @@ func (c *profileCollector) Collect(out chan<- prometheus.Metric) {
 			continue
 		}
 		callers += len(status.MTLS.PlaintextCallers)
-		age = max(age, c.since(status.MTLS.Evidence))
+		age = max(age, c.since(status.MTLS.Stage, status.MTLS.Evidence))
 		for _, rollout := range status.MTLS.Rollouts {
-			age = max(age, c.since(rollout.Evidence))
+			age = max(age, c.since(rollout.Stage, rollout.Evidence))
 		}
 	}
 	for stage, count := range stages {

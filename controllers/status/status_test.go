@@ -626,15 +626,16 @@ func TestRollbackWarning(t *testing.T) {
 	}{
 		"nobody is denied": {func(*status.Input) {}, ""},
 		"by the profile":   {func(in *status.Input) { in.Spec.DeniesIdentities = true }, text + "deniedCallers of this profile."},
-		"by a policy":      {denies, text + "these AuthorizationPolicies: foo/web-deny."},
-		"by both":          {func(in *status.Input) { denies(in); in.Spec.DeniesIdentities = true }, text + "deniedCallers of this profile, and by these AuthorizationPolicies: foo/web-deny."},
-		"by policies of a member": {func(in *status.Input) {
+		"by a policy":      {denies, text + "foo/web-deny."},
+		"by both":          {func(in *status.Input) { denies(in); in.Spec.DeniesIdentities = true }, text + "deniedCallers of this profile, foo/web-deny."},
+		"by policies of members": {func(in *status.Input) {
 			denies(in)
-			for _, policy := range []string{"foo/web-deny", "foo/db-deny"} {
-				in.Members = append(in.Members, status.Member{Member: rollout.Member{Name: policy, Facts: facts.Facts{IdentityDenials: []string{policy}}}, Input: enforced()})
+			for _, name := range []string{"web", "db", "api"} {
+				in.Members = append(in.Members, status.Member{Member: rollout.Member{Name: name}, Input: enforced()})
 			}
-		}, text + "these AuthorizationPolicies: foo/db-deny, foo/web-deny."},
-		"while it is verified":  {func(in *status.Input) { denies(in); in.Decision.Stage = v1alpha1.StageVerifying }, text + "these AuthorizationPolicies: foo/web-deny."},
+			in.Members[0].Facts.IdentityDenials, in.Members[1].Facts.IdentityDenials = []string{"foo/web-deny", "foo/all"}, []string{"foo/all"}
+		}, "STRICT of web, db" + rest + "foo/all, foo/web-deny."},
+		"while it is verified":  {func(in *status.Input) { denies(in); in.Decision.Stage = v1alpha1.StageVerifying }, text + "foo/web-deny."},
 		"the switch is over":    {func(in *status.Input) { denies(in); in.Decision.Stage = v1alpha1.StageEnforced }, ""},
 		"rollback is Never":     {func(in *status.Input) { denies(in); in.Spec.Rollback = v1alpha1.RollbackNever }, ""},
 		"nothing is verified":   {func(in *status.Input) { denies(in); in.Spec.VerificationWindow = 0 }, ""},

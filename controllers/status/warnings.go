@@ -142,26 +142,28 @@ func rollbackWarning(r report, add addWarning) {
 		spec.VerificationWindow == 0 || r.mtls.Stage == v1alpha1.StageEnforced {
 		return
 	}
-	var kept []string
+	who, denials := identityDenials(r)
 	if spec.DeniesIdentities {
-		kept = append(kept, "deniedCallers of this profile")
+		who, denials = "", append([]string{"deniedCallers of this profile"}, denials...)
 	}
-	if denials := identityDenials(r); len(denials) > 0 {
-		kept = append(kept, "these AuthorizationPolicies: "+names(denials))
-	}
-	if len(kept) > 0 {
-		add(v1alpha1.WarningRollbackWithheld, "STRICT will not be rolled back if callers fail after the switch, although rollout.rollback is Automatic: in plaintext, callers would get in who are kept out by their identity, by %s.", strings.Join(kept, ", and by "))
+	if len(denials) > 0 {
+		add(v1alpha1.WarningRollbackWithheld, "STRICT%s will not be rolled back if callers fail after the switch, although rollout.rollback is Automatic: in plaintext, callers would get in who are kept out by their identity, by %s.", who, names(denials))
 	}
 }
 
-// identityDenials are those for the target and, of a whole namespace, for each of its workloads.
-func identityDenials(r report) []string {
-	all := slices.Clone(r.Facts.IdentityDenials)
-	for _, m := range r.Members {
-		all = append(all, m.Facts.IdentityDenials...)
+// identityDenials are those for the target or, of a whole namespace, for the workloads that it takes to STRICT, and for which.
+func identityDenials(r report) (who string, denials []string) {
+	if len(r.Members) == 0 {
+		return "", slices.Clone(r.Facts.IdentityDenials)
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	var workloads []string
+	for _, m := range r.Members {
+		if of := m.Facts.IdentityDenials; len(of) > 0 && !m.Follows() {
+			workloads, denials = append(workloads, m.Name), append(denials, of...)
+		}
+	}
+	slices.Sort(denials)
+	return " of " + names(workloads), slices.Compact(denials)
 }
 
 // sightWarning says whose failures verification cannot see.

@@ -54,6 +54,7 @@ func absent(in Input, present []v1alpha1.WorkloadRollout) []v1alpha1.WorkloadRol
 	var all []v1alpha1.WorkloadRollout
 	for _, one := range in.Profile.Status.MTLS.Rollouts {
 		if !told[one.Name] && len(present)+len(all) < v1alpha1.MaxRollouts && in.Applied.Holds(apply.PeerAuthentication, facts.MemberName(in.Profile.Name, one.Name)) {
+			one.Evidence = nil // it is that of processes which are no more
 			all = append(all, one)
 		}
 	}

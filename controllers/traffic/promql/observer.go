@@ -128,7 +128,7 @@ func (o *Observer) conclude(request traffic.Request, namespaces []string, err er
 		return o.unanswered(request, err)
 	}
 	observation := conclude(request, p.history, p.last, o.profile(request.Profile), o.clock.Now(), o.interval)
-	if !p.last.covers(wanted) && p.last.problem == "" {
+	if len(request.Proxies) > 0 && !p.last.covers(wanted) && p.last.problem == "" {
 		observation.Completeness, observation.Reason, observation.Since = traffic.Incomplete, reasonIncomplete, time.Time{}
 		observation.Message = "Prometheus was not asked for this target's whole window yet; it will be at the next observation interval."
 	}
@@ -146,7 +146,7 @@ func (o *Observer) unanswered(request traffic.Request, err error) traffic.Observ
 	if err == nil && observation.Completeness == traffic.Complete {
 		err = errors.New("it was not asked yet")
 	}
-	if err != nil {
+	if err != nil && !none.noPods { // of no pods the server was not asked
 		observation.Completeness, observation.Reason = traffic.Unavailable, reasonSourceUnavailable
 		observation.Message = fmt.Sprintf("Prometheus gives no answer: %v. See whether it runs, and the operator's flags --prometheus-url and --prometheus-config-file.", err)
 	}
