@@ -84,7 +84,7 @@ type oracle struct {
 	// strict is when STRICT was last written by evidence; -1 before that. rested is when it was last taken back, by port.
 	strict time.Duration
 	rested map[int32]time.Duration
-	unseen         bool // and nobody knew that it had been in force
+	unseen bool // and nobody knew that it had been in force
 	// writer is the operator that knows STRICT to be in force; tampered says that somebody changed the object since.
 	writer   int
 	tampered bool
