@@ -100,7 +100,7 @@ var _ = Describe("An API server that fails", func() {
 		start := time.Now()
 		for i := range attempts {
 			attempts[i].ssp = profile(ctx, attempts[i].ns, "httpbin", ofOperator(shard), staged(func(r *v1alpha1.Rollout) {
-				r.VerificationWindow = "2s" // longer than any retry
+				r.VerificationWindow = "5s" // longer than any retry
 			}))
 		}
 		for _, a := range attempts {
