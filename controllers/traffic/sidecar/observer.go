@@ -44,7 +44,13 @@ type Observer struct {
 
 	mu       sync.Mutex
 	profiles map[string]*profile
+	// ahead is by how much the clock on the wall has left the ticking one, and stepped when that was last found to have
+	// changed, by the ticking one; zero if never.
+	ahead, stepped time.Duration
 }
+
+// clockStep is what the two clocks may differ by without one having been set.
+const clockStep = time.Second
 
 var _ traffic.Observer = (*Observer)(nil)
 
@@ -93,7 +99,19 @@ func (o *Observer) Observe(ctx context.Context, request traffic.Request) traffic
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	scrapes := o.scrapeAll(ctx, request.Proxies, &p.tracker)
-	return p.tracker.observe(request, scrapes, o.now())
+	now := o.now()
+	p.tracker.stepped = o.lastStep(now)
+	return p.tracker.observe(request, scrapes, now)
+}
+
+// lastStep is when the clock on the wall was last found to have been set. A tracker that is new does not know.
+func (o *Observer) lastStep(now instant) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if ahead := now.wall.Sub(o.epoch.Round(0)) - now.mono; (ahead - o.ahead).Abs() > clockStep {
+		o.ahead, o.stepped = ahead, now.mono
+	}
+	return o.stepped
 }
 
 // Forget drops what is remembered of a profile.

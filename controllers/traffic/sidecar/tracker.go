@@ -36,6 +36,7 @@ type tracker struct {
 
 	last    instant // the reading before; zero before the first
 	first   time.Duration
+	stepped time.Duration // when the clock on the wall was last set in the life of this process; zero if never
 	targets string
 	ports   traffic.PortSet
 	proxies map[string]*proxy // by UID
@@ -441,6 +442,8 @@ func (p *pass) missed(e *v1alpha1.Evidence, plain, mutual int64) string {
 		return "the target selects other pods than before the operator's absence"
 	case p.now.wall.Before(observed) || p.now.wall.Before(p.cleanFrom):
 		return "the operator's clock is behind that of the readings in status"
+	case p.stepped > 0 && p.now.mono-p.now.wall.Sub(observed) <= p.stepped:
+		return "the operator's clock jumped since the readings in status"
 	case e.Proxies != p.digest():
 		return "other pods or ports are observed than before the operator's absence"
 	case !p.startedBefore(observed):
