@@ -73,7 +73,7 @@ func New(options Options) *Observer {
 	if transport == nil {
 		transport = newTransport(timeout, interval)
 	}
-	return &Observer{
+	o := &Observer{
 		clock: ticker,
 		epoch: ticker.Now(),
 		scraper: scraper{
@@ -91,6 +91,8 @@ func New(options Options) *Observer {
 		interval: interval,
 		profiles: map[string]*profile{},
 	}
+	o.ahead = o.lead(o.now())
+	return o
 }
 
 // Observe reads the proxies of the target and compares them with the reading before.
@@ -108,11 +110,14 @@ func (o *Observer) Observe(ctx context.Context, request traffic.Request) traffic
 func (o *Observer) lastStep(now instant) time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if ahead := now.wall.Sub(o.epoch.Round(0)) - now.mono; (ahead - o.ahead).Abs() > clockStep {
+	if ahead := o.lead(now); (ahead - o.ahead).Abs() > clockStep {
 		o.ahead, o.stepped = ahead, now.mono
 	}
 	return o.stepped
 }
+
+// lead is by how much the clock on the wall has run further than the ticking one.
+func (o *Observer) lead(now instant) time.Duration { return now.wall.Sub(o.epoch.Round(0)) - now.mono }
 
 // Forget drops what is remembered of a profile.
 func (o *Observer) Forget(name string) {
