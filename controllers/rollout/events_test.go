@@ -147,7 +147,7 @@ var events = []event{
 		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "Observing", "Verifying", "Enforced", "RolledBack",
 	}},
 	{"status is edited: Enforced", func(in *rollout.Input) { in.Previous.Stage = v1alpha1.StageEnforced }, [8]string{
-		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "Observing", "Verifying", "Enforced", "Observing",
+		"Observing → PERMISSIVE", "Observing", "Observing", "Blocked", "Observing", "Verifying", "Enforced", "RolledBack",
 	}},
 	{"status is edited: clean for a year", func(in *rollout.Input) { in.Previous.CleanSince = in.Now.Add(-8760 * time.Hour) }, [8]string{
 		"Observing → PERMISSIVE", "Observing", "Verifying → STRICT", "Blocked", "AwaitingApproval", "Verifying", "Enforced", "RolledBack",

@@ -58,6 +58,9 @@ func rolledBack(in Input, d *Decision) bool {
 		return false
 	}
 	next := nextAttempt(in)
+	if told := toldAttempt(in); in.Now.Before(told) {
+		next = latest(next, told)
+	}
 	if !next.IsZero() && !in.Now.Before(next) && !in.Spec.Suspend {
 		return false
 	}
@@ -72,8 +75,21 @@ func rolledBack(in Input, d *Decision) bool {
 	return true
 }
 
-// resting says that status left the rollout in its back-off, by its stage or, where nothing was decided since, by the rest.
+// toldAttempt is when the next attempt starts as the object tells it, which outlives a status that is edited; zero if it tells
+// of none.
+func toldAttempt(in Input) time.Time {
+	if n := recorded(in); n > 0 && n < maxAttempts {
+		return lastRollback(in).Time.Add(backOff(n))
+	}
+	return time.Time{}
+}
+
+// resting says that the rollout is in its back-off: by the object or, where that does not tell, by the stage in status or,
+// where nothing was decided since, by the rest of it.
 func resting(in Input) bool {
+	if recorded(in) == maxAttempts || in.Now.Before(toldAttempt(in)) {
+		return true
+	}
 	switch in.Previous.Stage {
 	case v1alpha1.StageRolledBack:
 		return sameSpec(in)

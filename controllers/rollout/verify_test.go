@@ -210,8 +210,11 @@ func TestRollbackOnTheObject(t *testing.T) {
 		"status is lost":                   {[]func(*rollout.Input){seen(1, time.Minute), func(in *rollout.Input) { in.Previous = rollout.Previous{Generation: 1} }}, v1alpha1.StageRolledBack, 1, 14 * time.Minute, false},
 		"status knows, and observes since": {[]func(*rollout.Input){seen(1, time.Hour), knows(1)}, v1alpha1.StageVerifying, 1, 0, true},
 		"status knows, its stretch is older": {
-			[]func(*rollout.Input){seen(1, time.Minute), knows(1)}, v1alpha1.StageObserving, 1, 0, false,
+			[]func(*rollout.Input){seen(1, 15*time.Minute), knows(1)}, v1alpha1.StageObserving, 1, 0, false,
 		},
+		"status is edited in the back-off":           {[]func(*rollout.Input){seen(1, time.Minute), knows(1)}, v1alpha1.StageRolledBack, 1, 14 * time.Minute, false},
+		"status is edited after the last":            {[]func(*rollout.Input){seen(3, 1000*time.Hour), knows(3)}, v1alpha1.StageRolledBack, 3, 0, false},
+		"status says that there were others":         {[]func(*rollout.Input){seen(1, time.Minute), knows(3)}, v1alpha1.StageRolledBack, 3, 14 * time.Minute, false},
 		"of an older spec, whose stretch status has": {[]func(*rollout.Input){seen(2, time.Minute), edited}, v1alpha1.StageObserving, 0, 0, false},
 		"of an older spec, long ago":                 {[]func(*rollout.Input){seen(2, time.Hour), edited}, v1alpha1.StageVerifying, 0, 0, true},
 		"a clock that was ahead":                     {[]func(*rollout.Input){seen(1, -time.Hour)}, v1alpha1.StageRolledBack, 1, 15 * time.Minute, false},

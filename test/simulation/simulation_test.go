@@ -33,6 +33,7 @@ var sources = map[simulation.Source]struct {
 		1299:  "an idle connection goes with its pod, and ports are excepted",
 		1497:  "status is edited a moment before the operator is killed",
 		2078:  "a clock is set ahead in small steps",
+		29921: "status is edited in a back-off",
 		28923: "a clock is set ahead just before the observation ends and begins anew",
 		20741: "a series goes, and others make up its count, while the operator is away",
 	}},
