@@ -129,7 +129,7 @@ func (p *run) log(ctx context.Context) {
 	if enforced := p.out.Decision.Enforced.Add(-time.Second); enforced.After(since) {
 		since = enforced
 	}
-	request := traffic.LogRequest{Proxies: proxies(p.out.Facts), Ports: p.out.Spec.StrictPorts(), Since: since}
+	request := traffic.LogRequest{Proxies: proxies(p.out.Facts.Pods), Ports: p.out.Spec.StrictPorts(), Since: since}
 	p.out.Logged, p.refused = p.AccessLogs.Logged(ctx, request), p.cutOff(ctx)
 	if mtls := p.profile.Status.MTLS; mtls != nil {
 		p.out.Logged = p.out.Logged.Keep(mtls.PlaintextCallers, request, p.out.Now)

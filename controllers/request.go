@@ -32,7 +32,7 @@ func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f fact
 	out := traffic.Request{
 		Profile: observerKey(profile.UID, profile.Name), Created: profile.CreationTimestamp.Time, Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
 		RequireSeries: spec.MinRequests > 0, Window: spec.ObservationWindow,
-		Proxies: proxies(f), Readings: f.Live || verifying(profile, f),
+		Proxies: proxies(f.Pods), Readings: f.Live || f.Verifying(profile),
 		// What STRICT refuses nobody counts, also where status does not know of the switch.
 		Unobserved: rollout.Hidden(f) || rollout.Refused(f),
 	}
@@ -46,16 +46,10 @@ func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f fact
 	return out
 }
 
-// verifying says that STRICT was written and its verification is not over.
-func verifying(profile *v1alpha1.ServiceSecurityProfile, f facts.Facts) bool {
-	mtls := profile.Status.MTLS
-	return !f.Policy.SwitchedAt.IsZero() || mtls != nil && mtls.Stage == v1alpha1.StageVerifying
-}
-
-// proxies are those of the target's pods.
-func proxies(f facts.Facts) []traffic.Proxy {
+// proxies are those of a target's pods.
+func proxies(pods []facts.Pod) []traffic.Proxy {
 	var out []traffic.Proxy
-	for _, pod := range f.Pods {
+	for _, pod := range pods {
 		if pod.Membership == facts.MemberSidecar && !pod.Excepted {
 			out = append(out, traffic.Proxy{
 				Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Workload: pod.Workload, Address: pod.IP, Created: pod.Created,

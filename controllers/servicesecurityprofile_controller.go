@@ -218,7 +218,7 @@ func (p *run) count(ctx context.Context) {
 	within, cancel := context.WithTimeout(ctx, observationTimeout)
 	defer cancel()
 	p.out.Shadow = p.DryRuns.DryRun(within, traffic.DryRunRequest{
-		Proxies: proxies(p.out.Facts), Denies: len(a.DeniedCallers) > 0, Allows: a.Default != v1alpha1.DefaultAllow,
+		Proxies: proxies(p.out.Facts.Pods), Denies: len(a.DeniedCallers) > 0, Allows: a.Default != v1alpha1.DefaultAllow,
 	})
 }
 

@@ -67,7 +67,7 @@ func (p *run) cutOff(ctx context.Context) []string {
 	if switched.SwitchedAt.IsZero() {
 		return nil
 	}
-	turned := facts.Facts{Pods: slices.DeleteFunc(slices.Clone(p.out.Facts.Pods), func(pod facts.Pod) bool { return pod.Secured })}
+	turned := slices.DeleteFunc(slices.Clone(p.out.Facts.Pods), func(pod facts.Pod) bool { return pod.Secured })
 	return p.AccessLogs.Logged(ctx, traffic.LogRequest{
 		Proxies: proxies(turned), Ports: p.out.Spec.TurnedStrict(switched.Previous), Since: switched.SwitchedAt,
 	}).Failing(switched.SwitchedAt)

@@ -117,6 +117,12 @@ func (f Facts) InheritedMode() v1alpha1.Mode {
 	return f.Inherited
 }
 
+// Verifying says that STRICT is being verified, by the object or, where somebody has edited that, by the profile's status.
+func (f Facts) Verifying(profile *v1alpha1.ServiceSecurityProfile) bool {
+	mtls := profile.Status.MTLS
+	return !f.Policy.SwitchedAt.IsZero() || mtls != nil && mtls.Stage == v1alpha1.StageVerifying
+}
+
 // InForce is what is in force for the target's ports: by the live PeerAuthentication of the profile's name, if it speaks for
 // these pods, and what they inherit where it says nothing. Whose object it is makes no difference.
 func (f Facts) InForce() Form {

@@ -5,13 +5,11 @@ import (
 	"slices"
 
 	securityv1beta1 "istio.io/api/security/v1beta1"
-
-	"github.com/servicesecurity/operator/api/v1alpha1"
 )
 
 // resolveDenials finds the policies of anyone else that keep callers out by their identity, which plaintext does not have.
 func (res *resolution) resolveDenials(ctx context.Context) error {
-	if !rolls(res.profile) || !res.onItsWay() && !res.verifying() {
+	if !rolls(res.profile) || !res.onItsWay() && !res.facts.Verifying(res.profile) {
 		return nil
 	}
 	policies, err := res.foreignAccess(ctx)
@@ -21,12 +19,6 @@ func (res *resolution) resolveDenials(ctx context.Context) error {
 		}
 	}
 	return err
-}
-
-// verifying says that STRICT is being verified, by the object or, where somebody has edited that, by status.
-func (res *resolution) verifying() bool {
-	mtls := res.profile.Status.MTLS
-	return !res.facts.Policy.SwitchedAt.IsZero() || mtls != nil && mtls.Stage == v1alpha1.StageVerifying
 }
 
 // identityKeys are those of a condition about who calls.

@@ -154,7 +154,7 @@ func rollbackWarning(r report, add addWarning) {
 // identityDenials are those for the target or, of a whole namespace, for the workloads that it takes to STRICT, and for which.
 func identityDenials(r report) (who string, denials []string) {
 	if len(r.Members) == 0 {
-		return "", slices.Clone(r.Facts.IdentityDenials)
+		return "", r.Facts.IdentityDenials
 	}
 	var workloads []string
 	for _, m := range r.Members {
