@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -141,6 +142,17 @@ func TestMembers(t *testing.T) {
 		}
 		all.Status.MTLS.Stage = v1alpha1.StageObserving
 		diff(t, "status on the way", (*v1alpha1.MTLSStatus)(nil), of(t)["web"].Profile.Status.MTLS)
+	})
+	t.Run("the namespace is an exception from a STRICT mesh", func(t *testing.T) {
+		mesh := newPolicy("istio-system", "default", 0, nil, strict)
+		for name, exception := range map[string]*securityv1.PeerAuthentication{
+			"of its own": owned(newPolicy("foo", "default", 1, nil, permissive), all), "by hand": newPolicy("foo", "default", 1, nil, permissive),
+		} {
+			got := of(t, mesh, exception)["web"].Facts
+			diff(t, name+", inherited", permissive, got.Inherited)
+			diff(t, name+", effective", permissive, got.Effective)
+		}
+		diff(t, "without one", strict, of(t, mesh)["web"].Facts.Inherited)
 	})
 	t.Run("STRICT by an object of another name", func(t *testing.T) {
 		got := of(t, owned(newPolicy("foo", "all-web+api-0", 1, web, strict), all))

@@ -136,7 +136,7 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 
 // parents are the policies that a target inherits from: without labels no workload policy applies to it, and of a
 // namespace's or the mesh's own scope none is its parent. A workload's own object has a selector, unless somebody took it
-// away: then it must not be its own parent.
+// away: then it must not be its own parent. What the profile of a whole namespace says for all is the parent of each workload.
 func (res *resolution) parents(policies []*securityv1.PeerAuthentication) []*securityv1.PeerAuthentication {
 	return slices.DeleteFunc(slices.Clone(policies), func(p *securityv1.PeerAuthentication) bool {
 		switch res.facts.Target.Scope {
@@ -146,7 +146,7 @@ func (res *resolution) parents(policies []*securityv1.PeerAuthentication) []*sec
 			return p.Namespace != res.facts.Mesh.RootNamespace
 		case v1alpha1.ScopeWorkload, v1alpha1.ScopeGateway:
 		}
-		return res.speaksAsPeer(p) || metav1.IsControlledBy(p, res.profile)
+		return res.speaksAsPeer(p) || !res.resolver.member && metav1.IsControlledBy(p, res.profile)
 	})
 }
 
