@@ -3,13 +3,17 @@ package controllers_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	securityapi "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -229,6 +233,54 @@ func (l *laggard) get(ctx context.Context, c client.WithWatch, key client.Object
 	}
 	return nil
 }
+
+var _ = Describe("A parent that changed, which the cache does not have yet", func() {
+	// A parent in force by the cache, and one by the API server.
+	parent := func(namespace string, mode securityapi.PeerAuthentication_MutualTLS_Mode) *securityv1.PeerAuthentication {
+		return &securityv1.PeerAuthentication{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "default"}, Spec: securityapi.PeerAuthentication{Mtls: peerIs(mode)},
+		}
+	}
+	lagging := func(ns string, cached *securityv1.PeerAuthentication) (caughtUp *atomic.Bool) {
+		GinkgoHelper()
+		caughtUp = &atomic.Bool{}
+		startOperator(forProfilesOf(ns), func(o *operator) {
+			o.intercept = interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+				err := c.List(ctx, list, opts...)
+				if peers, ok := list.(*securityv1.PeerAuthenticationList); ok && !caughtUp.Load() {
+					peers.Items = slices.DeleteFunc(slices.Clone(peers.Items), func(p *securityv1.PeerAuthentication) bool { return p.Namespace == ns })
+					if cached != nil {
+						peers.Items = append(peers.Items, cached)
+					}
+				}
+				return err
+			}}
+		})
+		return caughtUp
+	}
+
+	It("is not undone where it became STRICT", func(ctx SpecContext) {
+		ns, _ := workload(ctx)
+		Expect(k8s.Create(ctx, parent(ns, securityapi.PeerAuthentication_MutualTLS_STRICT))).To(Succeed())
+		caughtUp := lagging(ns, nil)
+		ssp := profile(ctx, ns, "httpbin", ofOperator(ns))
+		Consistently(peerMode(ns, "httpbin")).WithContext(ctx).Should(BeEmpty())
+		caughtUp.Store(true)
+		Eventually(peerMode(ns, "httpbin")).WithContext(ctx).Should(Equal("STRICT"))
+		Expect(stage(ssp)(ctx)).To(BeElementOf(v1alpha1.Stage(""), v1alpha1.StageEnforced))
+	})
+
+	It("is no reason for STRICT where it is STRICT no more", func(ctx SpecContext) {
+		ns, proxy := workload(ctx)
+		every(func() { proxy.Plaintext(1) })
+		caughtUp := lagging(ns, parent(ns, securityapi.PeerAuthentication_MutualTLS_STRICT))
+		ssp := profile(ctx, ns, "httpbin", ofOperator(ns))
+		Consistently(peerMode(ns, "httpbin")).WithContext(ctx).Should(BeEmpty())
+		caughtUp.Store(true)
+		Eventually(peerMode(ns, "httpbin")).WithContext(ctx).Should(Equal("PERMISSIVE"))
+		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageBlocked))
+	})
+})
 
 var _ = Describe("An observation that takes too long", func() {
 	It("is a gap in the telemetry, and status says so", func(ctx SpecContext) {

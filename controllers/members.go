@@ -43,6 +43,9 @@ func (p *run) decideMembers(ctx context.Context) error {
 		}
 	}
 	p.lookAtMembers(ctx)
+	if err := p.checkMembersParent(ctx); err != nil {
+		return err
+	}
 	if err := p.admit(ctx); err != nil {
 		return err
 	}
@@ -135,23 +138,31 @@ func (p *run) lookAtMembers(ctx context.Context) {
 
 // look decides for one workload, and observes it if the decision depends on its traffic.
 func (p *run) look(ctx context.Context) {
-	switch {
-	case p.asMember().Follows():
-		return
-	case p.unselectable:
-		p.out.Decision = rollout.Unselectable()
-		return
-	case p.out.Facts.Lost(v1alpha1.SectionMTLS):
-		p.out.Decision = rollout.Disputed(p.out.Facts)
+	if !p.next() {
 		return
 	}
-	p.out.Decision = rollout.Next(p.input())
 	if p.out.Decision.Observe {
 		p.observe(ctx)
 		return
 	}
 	p.log(ctx)
 	p.out.Seen.Callers = p.out.Logged.Refused()
+}
+
+// next decides for one workload by what is known, and says whether it goes through a rollout.
+func (p *run) next() bool {
+	switch {
+	case p.asMember().Follows():
+		p.out.Decision = rollout.Decision{}
+	case p.unselectable:
+		p.out.Decision = rollout.Unselectable()
+	case p.out.Facts.Lost(v1alpha1.SectionMTLS):
+		p.out.Decision = rollout.Disputed(p.out.Facts)
+	default:
+		p.out.Decision = rollout.Next(p.input())
+		return true
+	}
+	return false
 }
 
 func (p *run) asMember() rollout.Member {
@@ -164,6 +175,25 @@ func (p *run) rolloutMembers() []rollout.Member {
 		members = append(members, m.asMember())
 	}
 	return members
+}
+
+// checkMembersParent decides from facts read live for the workloads whose objects rest on what they inherit; see checkParent.
+func (p *run) checkMembersParent(ctx context.Context) error {
+	live := p.Resolver.Live().Sharing()
+	for _, m := range p.members {
+		if !m.asMember().Written() || m.out.Facts.Live || !rollout.ByParent(m.input(), m.out.Decision) {
+			continue
+		}
+		found, err := live.Member(ctx, m.profile)
+		if err != nil {
+			return fmt.Errorf("resolving workload %s: %w", m.name, err)
+		}
+		found.Live = false // what was observed is older
+		found.UnchangedFor = m.known.unchangedFor(found, p.out.Now)
+		m.out.Facts = found
+		m.next()
+	}
+	return nil
 }
 
 // admit confirms the ripe workloads by facts read live, as many as may be verified at once.
@@ -204,7 +234,7 @@ func (p *run) confirm(ctx context.Context) error {
 		return fmt.Errorf("resolving workload %s: %w", p.name, err)
 	}
 	live.UnchangedFor = p.known.unchangedFor(live, p.out.Now)
-	p.out.Facts, p.out.Decision = live, rollout.Decision{}
+	p.out.Facts = live
 	p.look(ctx)
 	return nil
 }

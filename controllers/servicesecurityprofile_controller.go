@@ -100,6 +100,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Resu
 		if err := p.decide(ctx); err != nil {
 			return ctrl.Result{}, err
 		}
+		if err := p.checkParent(ctx); err != nil {
+			return ctrl.Result{}, err
+		}
 		p.apply(ctx)
 		p.count(ctx)
 	}
@@ -175,6 +178,22 @@ func (p *run) decide(ctx context.Context) error {
 		return nil
 	}
 	p.observe(ctx)
+	return nil
+}
+
+// checkParent reads the parent live before a write that rests on it: a cache may not have it yet that the parent is STRICT, which
+// nobody may undo, or that it is not any more, and then STRICT has no evidence.
+func (p *run) checkParent(ctx context.Context) error {
+	if !rollout.ByParent(p.input(), p.out.Decision) {
+		return nil
+	}
+	inherited, err := p.Resolver.Live().Inherited(ctx, p.profile, p.out.Facts)
+	if err != nil {
+		return fmt.Errorf("reading what is inherited: %w", err)
+	}
+	if inherited != "" && inherited != p.out.Facts.Inherited {
+		return fmt.Errorf("reading what is inherited: it was %s a moment ago and is %s now", p.out.Facts.Inherited, inherited)
+	}
 	return nil
 }
 

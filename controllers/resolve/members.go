@@ -30,8 +30,8 @@ type Namespace struct {
 // Members finds the workloads of a profile's namespace and what is to be known of each. Of more than MaxRollouts only the
 // names are told.
 func (r *Resolver) Members(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) (Namespace, error) {
+	r = r.Sharing()
 	s := r.source()
-	s.lists = map[string][]runtime.Object{}
 	pods, err := listPods(ctx, s, profile.Namespace)
 	if err != nil {
 		return Namespace{}, err
@@ -50,7 +50,7 @@ func (r *Resolver) Members(ctx context.Context, profile *v1alpha1.ServiceSecurit
 	for _, g := range groups {
 		member := facts.Member{Name: g.name, Profile: memberProfile(form, g, kept), Covered: covered(profile, policies, g), Unselectable: len(g.selector) == 0}
 		if len(groups) <= v1alpha1.MaxRollouts {
-			if member.Facts, err = r.sharing(s).Member(ctx, member.Profile); err != nil {
+			if member.Facts, err = r.Member(ctx, member.Profile); err != nil {
 				return Namespace{}, err
 			}
 		}
@@ -105,6 +105,13 @@ func (r *Resolver) Member(ctx context.Context, profile *v1alpha1.ServiceSecurity
 		found.Inherited = v1alpha1.ModeStrict
 	}
 	return found, err
+}
+
+// Sharing returns a Resolver that reads each list once, for several resolutions at about the same time, one after another.
+func (r *Resolver) Sharing() *Resolver {
+	s := r.source()
+	s.lists = map[string][]runtime.Object{}
+	return r.sharing(s)
 }
 
 // sharing returns a Resolver that reads from what was read before.

@@ -128,10 +128,35 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 	if err := res.exceptPods(ctx, policies); err != nil {
 		return err
 	}
-	root := res.facts.Mesh.RootNamespace
-	inherited := ComposePeerMode(root, res.profile.Namespace, nil, res.parents(policies))
+	inherited := res.inherited(policies)
 	res.facts.Inherited, res.facts.InheritedFrom = inherited.Mode, inherited.From
 	return nil
+}
+
+// Inherited reads once more what would be in force without the profile's own object, given what was resolved of it before;
+// empty if PeerAuthentications are not installed. It costs a list of them in the profile's namespace, and one in the root
+// namespace.
+func (r *Resolver) Inherited(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile, before facts.Facts) (v1alpha1.Mode, error) {
+	res := &resolution{source: r.source(), resolver: r, profile: profile, facts: before}
+	policies, err := listAll(ctx, res.source, policiesBySelector, profile.Namespace)
+	if err != nil {
+		return "", err
+	}
+	if root := before.Mesh.RootNamespace; root != profile.Namespace {
+		mesh, err := listAll(ctx, res.source, policiesBySelector, root)
+		if err != nil {
+			return "", err
+		}
+		policies = append(policies, mesh...)
+	}
+	if !res.has(PeerAuthenticationKind) {
+		return "", nil
+	}
+	return res.inherited(policies).Mode, nil
+}
+
+func (res *resolution) inherited(policies []*securityv1.PeerAuthentication) PeerMode {
+	return ComposePeerMode(res.facts.Mesh.RootNamespace, res.profile.Namespace, nil, res.parents(policies))
 }
 
 // parents are the policies that a target inherits from: without labels no workload policy applies to it, and of a

@@ -1,6 +1,7 @@
 package resolve
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -256,6 +257,39 @@ func TestResolvePolicies(t *testing.T) {
 					got.Effective, got.Inherited, got.InheritedFrom, tc.effective, tc.inherited, tc.inheritedFrom)
 			}
 			diff(t, "competing policies", tc.competing, got.CompetingPolicies)
+		})
+	}
+}
+
+// TestInherited: what is read of the parent by itself, and live, is what resolving everything says.
+func TestInherited(t *testing.T) {
+	web := tags{"app": "web"}
+	strictMesh, strictSpace := newPolicy("istio-system", "default", 0, nil, strict), newPolicy("foo", "default", 0, nil, strict)
+	wholeNamespace := newProfile("all", 10, v1alpha1.Target{Kind: v1alpha1.TargetNamespace}, strict)
+	of := func(p *v1alpha1.ServiceSecurityProfile, objects ...client.Object) []client.Object {
+		return append(objects, p)
+	}
+	profile := newProfile("web", 10, toService("web"), strict)
+	for name, tc := range map[string]struct {
+		profile *v1alpha1.ServiceSecurityProfile
+		objects []client.Object
+		want    v1alpha1.Mode
+	}{
+		"nothing":                   {profile, of(profile), permissive},
+		"the mesh":                  {profile, of(profile, strictMesh), strict},
+		"the namespace":             {profile, of(profile, strictSpace), strict},
+		"another workload's":        {profile, of(profile, newPolicy("foo", "db", 0, tags{"app": "db"}, strict)), permissive},
+		"its own, without selector": {profile, of(profile, owned(newPolicy("foo", "web", 10, nil, strict), profile)), permissive},
+		"of a namespace, the mesh":  {wholeNamespace, of(wholeNamespace, strictMesh, newPolicy("foo", "default", 0, nil, permissive)), strict},
+		"of a namespace, its own":   {wholeNamespace, of(wholeNamespace, owned(newPolicy("foo", "default", 0, nil, strict), wholeNamespace)), permissive},
+	} {
+		t.Run(name, func(t *testing.T) {
+			resolver := cluster(t, slices.Concat(tc.objects, []client.Object{newService("web", web, port(80, 8080)), newPod("web-a", web)})...)
+			found := mustResolve(t, resolver, tc.profile)
+			got, err := resolver.Live().Inherited(t.Context(), tc.profile, found)
+			if err != nil || got != tc.want || got != found.Inherited {
+				t.Errorf("live %q (%v), resolved %q, want %q", got, err, found.Inherited, tc.want)
+			}
 		})
 	}
 }

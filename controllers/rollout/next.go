@@ -113,6 +113,20 @@ func hold(in Input) facts.Form {
 	}, now, held(in).Form)
 }
 
+// ByParent says whether what a decision writes rests on what the target inherits, and not on evidence or on what was in force: a
+// first object, one for other pods, or one that had no mode of its own may be weaker than the parent, and so may a rollback; and
+// STRICT may be there only because the parent has it.
+func ByParent(in Input, d Decision) bool {
+	own := in.Facts.Policy
+	switch {
+	case d.Keep, d.Form.Empty(), d.Switched, !in.Spec.AsksStrict(), own.Exists && !own.Owned, d.Form.Equal(held(in).Form):
+		return false
+	case !speaks(in.Facts):
+		return true
+	}
+	return (parentTurnedStrict(in) || d.Stage == v1alpha1.StageRolledBack || own.Form.Mode == "") && !d.Form.Equal(own.Form)
+}
+
 // strictForm is the asked form with the way to DISABLE on ports that go there.
 func strictForm(in Input) facts.Form {
 	now := live(in)

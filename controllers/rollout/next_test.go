@@ -235,6 +235,41 @@ func TestParent(t *testing.T) {
 	}
 }
 
+// TestByParent: a write that rests on the parent is told from those that rest on evidence, or on what was in force.
+func TestByParent(t *testing.T) {
+	none := func(in *rollout.Input) {
+		in.Facts.Policy, in.Held, in.Previous = facts.Policy{}, facts.Policy{}, rollout.Previous{}
+	}
+	tests := map[string]struct {
+		in   rollout.Input
+		edit func(*rollout.Input)
+		want bool
+	}{
+		"nothing changes":       {base(), func(*rollout.Input) {}, false},
+		"the first object":      {base(), none, true},
+		"STRICT by the parent":  {base(), func(in *rollout.Input) { none(in); in.Facts.Inherited = v1alpha1.ModeStrict }, true},
+		"for other pods":        {base(), func(in *rollout.Input) { in.Facts.Target.Selector = map[string]string{"app": "other"} }, true},
+		"becomes STRICT":        {base(), func(in *rollout.Input) { in.Facts.Inherited = v1alpha1.ModeStrict }, true},
+		"had no mode":           {base(), func(in *rollout.Input) { in.Facts.Policy = ownPolicy(facts.Form{}); in.Held = facts.Policy{} }, true},
+		"the switch":            {full(), func(*rollout.Input) {}, false},
+		"a rollback":            {verifying(), func(in *rollout.Input) { in.FailingCallers = []string{"foo/sleep"} }, true},
+		"after it":              {rolledBack(), func(*rollout.Input) {}, false},
+		"STRICT that is drift":  {base(), func(in *rollout.Input) { in.Facts.Policy, in.Held = facts.Policy{}, ownPolicy(strict) }, false},
+		"somebody else's":       {base(), func(in *rollout.Input) { none(in); in.Facts.Policy = facts.Policy{Exists: true, Form: permissive} }, false},
+		"no STRICT is asked":    {base(), func(in *rollout.Input) { none(in); in.Spec.Asked = permissive }, false},
+		"without observation":   {base(), func(in *rollout.Input) { none(in); in.Spec.Strategy = v1alpha1.StrategyImmediate }, false},
+		"no pod but in ambient": {base(), func(in *rollout.Input) { none(in); in.Facts.Pods[0].Membership = facts.MemberAmbient }, false},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			in := with(tc.in, tc.edit)
+			if d := rollout.Next(in); rollout.ByParent(in, d) != tc.want {
+				t.Errorf("%q at stage %s over %q: want %t", d.Form, d.Stage, in.Facts.Policy.Form, tc.want)
+			}
+		})
+	}
+}
+
 // TestSince: status says since when the rollout is at its end, also where it missed the moment of the switch.
 func TestSince(t *testing.T) {
 	hourAgo := noon.Add(-time.Hour)
