@@ -37,7 +37,9 @@ func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f fact
 		Unobserved: rollout.Hidden(f) || rollout.Refused(f),
 	}
 	if mtls := profile.Status.MTLS; mtls != nil {
-		out.CleanSince, out.Evidence, out.Callers = rollout.PreviousOf(profile.Status).CleanSince, mtls.Evidence, mtls.PlaintextCallers
+		previous := rollout.PreviousOf(profile.Status)
+		out.Unobserved = out.Unobserved || previous.Unobserved // up to now
+		out.CleanSince, out.Evidence, out.Callers = previous.CleanSince, mtls.Evidence, mtls.PlaintextCallers
 		if out.CleanSince.After(now) {
 			// Status rounds it up to the second. A clock that is behind is told by the evidence's own time.
 			out.CleanSince = now

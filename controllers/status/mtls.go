@@ -44,10 +44,10 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 	out.PlaintextCallers, out.Evidence = callers(in.Seen.Callers), before.Evidence
 	switch {
 	case len(in.Members) > 0:
-	case in.Seen.Completeness == traffic.Complete:
-		out.Evidence = in.Seen.Evidence.DeepCopy()
 	case in.Seen.Void:
 		out.Evidence = nil
+	case in.Seen.Completeness == traffic.Complete:
+		out.Evidence = in.Seen.Evidence.DeepCopy()
 	}
 	return out
 }

@@ -428,6 +428,7 @@ func TestEvidence(t *testing.T) {
 		"complete":                             {func(in *status.Input) { in.Seen.Evidence.Proxies = "now" }, &v1alpha1.Evidence{Proxies: "now"}},
 		"incomplete":                           {func(in *status.Input) { in.Seen.Completeness = traffic.Incomplete }, had},
 		"incomplete, and something was missed": {func(in *status.Input) { in.Seen.Completeness, in.Seen.Void = traffic.Incomplete, true }, nil},
+		"complete, and nothing goes on yet":    {func(in *status.Input) { in.Seen.Void = true }, nil},
 		"not observed any more":                {func(in *status.Input) { in.Decision.Observe = false }, nil},
 	}
 	for name, tc := range tests {

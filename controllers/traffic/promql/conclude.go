@@ -36,8 +36,10 @@ type profile struct {
 	why string
 	// told is the start that was last said to be new.
 	told time.Time
-	// unobserved says that a part of the target was not observed at the last reading.
-	unobserved bool
+	// hidden is when a request last said that a part of the target was not observed; zero once nothing is left of that. silent
+	// says that this was told.
+	hidden time.Time
+	silent bool
 	// scraped is when the last scrape was that is known of each pod, in the operator's time, as early as it may have been.
 	scraped time.Time
 	// start and plaintext are times as they were first put in the operator's time: they must not creep with the clocks.
@@ -99,12 +101,29 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	v.find()
 	v.proxies()
 	v.departed()
-	if req.Unobserved {
+	if v.hides() {
 		v.lost("a part of the target was not observed")
 	}
 	v.bump(remembered.gap, remembered.why)
 	plain := v.traffic()
 	return v.observation(plain)
+}
+
+// drainDuration is Istio's default of the setting of that name: for so long a listener serves connections with the configuration
+// that another one replaces.
+const drainDuration = 45 * time.Second
+
+// hides says that a part of the target is not observed, or that something may be left of what hid it: proxies take a moment to
+// get another configuration, and the listeners that had the one before drain without counting.
+func (v *view) hides() bool {
+	p := v.profile
+	switch {
+	case v.req.Unobserved, p.hidden.After(v.now): // or the server's clock was set back since
+		p.hidden = v.now
+	case !p.hidden.IsZero() && v.now.Sub(p.hidden) >= 2*v.interval+drainDuration:
+		p.hidden = time.Time{}
+	}
+	return !p.hidden.IsZero()
 }
 
 // behind says that there is history that was not read yet.
@@ -441,8 +460,9 @@ func (v *view) gap(plain time.Time) (why string) {
 	if v.behind() {
 		return "" // what is read now is old
 	}
-	before, goesOn := v.profile.told, v.req.Unobserved && v.profile.unobserved
-	v.profile.told, v.profile.unobserved = later(before, v.since), v.req.Unobserved
+	hidden := !v.profile.hidden.IsZero()
+	before, goesOn := v.profile.told, hidden && v.profile.silent
+	v.profile.told, v.profile.silent = later(before, v.since), hidden
 	if !goesOn && !before.IsZero() && v.since.After(before) && v.since.After(plain) {
 		return v.why
 	}
