@@ -48,6 +48,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apiv1alpha1.OperationApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PlaintextCaller"):
 		return &apiv1alpha1.PlaintextCallerApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("PodConnections"):
+		return &apiv1alpha1.PodConnectionsApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PodCount"):
 		return &apiv1alpha1.PodCountApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("PortMTLS"):

@@ -393,6 +393,9 @@ type WorkloadCount struct {
 	Enforced int32 `json:"enforced"`
 }
 
+// MaxPodConnections is how many pods with plaintext connections status has room for.
+const MaxPodConnections = 64
+
 // Evidence is what the observed counters were when they were last complete.
 // After an absence the operator compares it with the proxies: if it is the
 // same proxies, and no plaintext was added, nothing was missed.
@@ -424,6 +427,12 @@ type Evidence struct {
 	// +optional
 	Plaintext int64 `json:"plaintext,omitempty"`
 
+	// plaintextSeries is a digest of these counters, one by one: a sum may be
+	// the same although some went and others came. It is empty without any.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	PlaintextSeries string `json:"plaintextSeries,omitempty"`
+
 	// mutualTLS is the sum of the mutual-TLS counters of these proxies (requests
 	// and connections).
 	// +optional
@@ -433,6 +442,40 @@ type Evidence struct {
 	// counted in the present stretch, and within the observation window.
 	// +optional
 	MutualTLSInStretch int64 `json:"mutualTLSInStretch,omitempty"`
+
+	// listenerUpdates is how often the listeners of these proxies had changed: one
+	// in between may not have counted.
+	// +optional
+	ListenerUpdates int64 `json:"listenerUpdates,omitempty"`
+
+	// connections are the plaintext TCP connections by pod, for pods that have
+	// had any: Envoy may drop the count of beginnings, or of ends.
+	// +optional
+	// +listType=map
+	// +listMapKey=pod
+	// +kubebuilder:validation:MaxItems=64
+	Connections []PodConnections `json:"connections,omitempty"`
+}
+
+// PodConnections are plaintext TCP connections to a pod.
+type PodConnections struct {
+	// pod is the UID of the pod.
+	// +required
+	// +kubebuilder:validation:MaxLength=63
+	Pod string `json:"pod"`
+
+	// opened is how many the proxy counts as opened.
+	// +optional
+	Opened int64 `json:"opened,omitempty"`
+
+	// closed is how many the proxy counts as closed.
+	// +optional
+	Closed int64 `json:"closed,omitempty"`
+
+	// uncounted is how many more are open than these two say, because of counts
+	// that Envoy has dropped. It may be negative.
+	// +optional
+	Uncounted int64 `json:"uncounted,omitempty"`
 }
 
 // ResourceRef names an Istio object in the profile's namespace.

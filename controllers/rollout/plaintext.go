@@ -20,7 +20,7 @@ func plaintextGate(in Input) []v1alpha1.Blocker {
 		}
 	}
 	if in.Seen.OpenPlaintext > 0 {
-		blockers = append(blockers, blocker(v1alpha1.BlockerPlaintextConnectionsOpen, "Plaintext connections to the target are open. Move their clients into the mesh, or close them: STRICT would cut them off.")...)
+		blockers = append(blockers, blocker(v1alpha1.BlockerPlaintextConnectionsOpen, "Plaintext connections to the target are open. Move their clients into the mesh, or close them, which a restart of the target's pods does: STRICT would cut them off.")...)
 	}
 	return blockers
 }

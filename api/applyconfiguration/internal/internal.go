@@ -201,6 +201,17 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.servicesecurity.operator.api.v1alpha1.Evidence
   map:
     fields:
+    - name: connections
+      type:
+        list:
+          elementType:
+            namedType: com.github.servicesecurity.operator.api.v1alpha1.PodConnections
+          elementRelationship: associative
+          keys:
+          - pod
+    - name: listenerUpdates
+      type:
+        scalar: numeric
     - name: mutualTLS
       type:
         scalar: numeric
@@ -213,6 +224,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: plaintext
       type:
         scalar: numeric
+    - name: plaintextSeries
+      type:
+        scalar: string
     - name: proxies
       type:
         scalar: string
@@ -466,6 +480,21 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: workload
       type:
         scalar: string
+- name: com.github.servicesecurity.operator.api.v1alpha1.PodConnections
+  map:
+    fields:
+    - name: closed
+      type:
+        scalar: numeric
+    - name: opened
+      type:
+        scalar: numeric
+    - name: pod
+      type:
+        scalar: string
+    - name: uncounted
+      type:
+        scalar: numeric
 - name: com.github.servicesecurity.operator.api.v1alpha1.PodCount
   map:
     fields:

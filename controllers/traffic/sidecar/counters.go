@@ -2,6 +2,8 @@ package sidecar
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -73,6 +75,8 @@ type counters struct {
 	drain   int64
 	samples []sample // ordered by hash
 	callers []caller
+	// plaintext is a digest of the plaintext series and what they count, the same in every process; empty without any.
+	plaintext string
 	// ports has the connections by workload port, 0 for the chain of ports that no Service knows. It is nil if the proxy
 	// does not expose them all.
 	ports map[int32]connections
@@ -188,6 +192,7 @@ func (c *counters) process(families map[string]*dto.MetricFamily) error {
 // traffic reads the series that the proxy reports as the destination; what it sent itself is another target's.
 func (c *counters) traffic(families map[string]*dto.MetricFamily) error {
 	known := map[caller]uint16{}
+	var plaintext []string
 	for name, how := range metrics {
 		for _, m := range families[name].GetMetric() {
 			l := labelsOf(m)
@@ -202,12 +207,14 @@ func (c *counters) traffic(families map[string]*dto.MetricFamily) error {
 			switch {
 			case s.kind.plain():
 				s.caller = c.intern(known, l.caller(how), maxCallers)
+				plaintext = append(plaintext, text(name, m, v))
 			case s.kind == mutualCounted:
 				s.caller = c.intern(known, l.meshed(), maxMeshed)
 			}
 			c.samples = append(c.samples, s)
 		}
 	}
+	c.plaintext = digest(plaintext)
 	slices.SortFunc(c.samples, func(a, b sample) int {
 		if a.hash < b.hash {
 			return -1
@@ -423,6 +430,26 @@ func hash(name string, m *dto.Metric) uint64 {
 		}
 	}
 	return h.Sum64()
+}
+
+// text is a series and what it counts. Its labels are in order, as hash has left them.
+func text(name string, m *dto.Metric, v int64) string {
+	var b strings.Builder
+	_, _ = fmt.Fprintf(&b, "%d %s", v, name)
+	for _, p := range m.GetLabel() {
+		_, _ = fmt.Fprintf(&b, " %q %q", p.GetName(), p.GetValue())
+	}
+	return b.String()
+}
+
+// digest stands for lines in whatever order; it is empty without any.
+func digest(lines []string) string {
+	if len(lines) == 0 {
+		return ""
+	}
+	slices.Sort(lines)
+	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return hex.EncodeToString(sum[:16])
 }
 
 // value reads a count. What is no count is an error: a proxy that prints such things cannot be concluded from.

@@ -26,7 +26,7 @@ type summary struct {
 
 func summarise(c *counters) summary {
 	s := summary{
-		Uptime: c.uptime, Updates: c.updates, Draining: c.drain, Ports: c.ports, OpenTCP: c.openTCP(), Missing: c.missing,
+		Uptime: c.uptime, Updates: c.updates, Draining: c.drain, Ports: c.ports, OpenTCP: c.openTCP(ends{}), Missing: c.missing,
 		ByKind: map[kind]int64{}, Callers: map[string]int64{},
 	}
 	for _, x := range c.samples {

@@ -14,9 +14,11 @@ type tally struct {
 type delta struct {
 	http, tcp  bool // plaintext moved
 	mutual     int64
-	labelled   bool // something moved that says how it was secured
-	unlabelled bool // something moved that does not
-	lost       bool // a series vanished, or a counter fell
+	labelled   bool  // something moved that says how it was secured
+	unlabelled bool  // something moved that does not
+	lost       bool  // a series vanished, or a counter fell
+	orphans    ends  // that the lost series had counted
+	closed     int64 // plaintext connections that ended
 	callers    map[caller]tally
 	meshed     map[caller]int64 // what callers by mutual TLS moved
 }
@@ -29,21 +31,45 @@ func (c *counters) since(before *counters) delta {
 	old := before.samples
 	for _, s := range c.samples {
 		for len(old) > 0 && old[0].hash < s.hash {
-			d.lost, old = true, old[1:]
+			d.lose(old[0])
+			old = old[1:]
 		}
 		moved := s.value
 		if len(old) > 0 && old[0].hash == s.hash {
 			if old[0].value <= s.value {
 				moved -= old[0].value
 			} else {
-				d.lost = true // it vanished and was born again: all that it counts is new
+				d.lose(old[0]) // it vanished and was born again: all that it counts is new
 			}
 			old = old[1:]
 		}
 		d.count(c, s, moved)
 	}
-	d.lost = d.lost || len(old) > 0
+	for _, s := range old {
+		d.lose(s)
+	}
 	return d
+}
+
+func (d *delta) lose(s sample) {
+	d.lost = true
+	d.orphans.count(s)
+}
+
+// ends are how many plaintext connections were opened and closed.
+type ends struct{ opened, closed int64 }
+
+func (e *ends) count(s sample) {
+	switch s.kind {
+	case plainOpened:
+		e.opened = add(e.opened, s.value)
+	case plainClosed:
+		e.closed = add(e.closed, s.value)
+	}
+}
+
+func (e ends) and(other ends) ends {
+	return ends{add(e.opened, other.opened), add(e.closed, other.closed)}
 }
 
 // count takes in what a series moved by.
@@ -61,6 +87,9 @@ func (d *delta) count(c *counters, s sample, moved int64) {
 			d.http = d.http || !s.kind.tcp()
 			d.labelled = true
 		}
+	}
+	if s.kind == plainClosed {
+		d.closed = add(d.closed, moved)
 	}
 	if s.kind.plain() {
 		who := c.callers[s.caller]
@@ -100,29 +129,31 @@ func (t tally) count() int64 {
 	return add(t.requests, t.opened)
 }
 
-// openTCP counts the plaintext connections that are open. It is told by the sums over the proxy, not by caller: a
-// connection may be opened before its peer is known, and closed after.
-func (c *counters) openTCP() int64 {
-	var opened, closed int64
+// connectionsTCP are the plaintext connections of all series. It is told by the sums over the proxy, not by caller: a connection
+// may be opened before its peer is known, and closed after.
+func (c *counters) connectionsTCP() (all ends) {
 	for _, s := range c.samples {
-		switch s.kind {
-		case plainOpened:
-			opened = add(opened, s.value)
-		case plainClosed:
-			closed = add(closed, s.value)
-		}
+		all.count(s)
 	}
-	return max(0, opened-closed)
+	return all
 }
 
-// openHTTP counts the plaintext connections that are open on the ports of the set.
-func (c *counters) openHTTP(ports traffic.PortSet) (sum int64) {
+// openTCP counts the plaintext connections that are open, given what is not counted any more.
+func (c *counters) openTCP(orphans ends) int64 {
+	all := c.connectionsTCP().and(orphans)
+	return max(0, all.opened-all.closed)
+}
+
+// openHTTP counts the plaintext connections that are open on the ports of the set, and on the excepted ones.
+func (c *counters) openHTTP(ports traffic.PortSet) (here, excepted int64) {
 	for port, p := range c.ports {
 		if matters(ports, port) {
-			sum = add(sum, p.plainActive)
+			here = add(here, p.plainActive)
+		} else {
+			excepted = add(excepted, p.plainActive)
 		}
 	}
-	return sum
+	return here, excepted
 }
 
 // totals are the sums that status keeps.

@@ -45,7 +45,7 @@ func FuzzParse(f *testing.F) {
 		if d := c.since(c); d.plain() || d.lost || d.mutual != 0 || d.unlabelled {
 			t.Fatalf("counters differ from themselves: %+v", d)
 		}
-		if plain, mutual := c.totals(); plain < 0 || mutual < 0 || c.openTCP() < 0 {
+		if plain, mutual := c.totals(); plain < 0 || mutual < 0 || c.openTCP(ends{}) < 0 {
 			t.Fatalf("totals are out of bounds: %+v", c)
 		}
 	})

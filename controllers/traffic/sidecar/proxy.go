@@ -15,6 +15,9 @@ const (
 	startSlack = 3 * time.Second
 	// uptimeRounding is the rounding of the uptime alone.
 	uptimeRounding = time.Second
+	// mostDraining is Envoy's own default for how long a listener drains. Istio's is 45 s; where listeners change all the time,
+	// also those that have nothing to do with the target, some drain at each reading.
+	mostDraining = 10 * time.Minute
 	// drained is for how many readings after a change of listeners series may vanish for it.
 	drained = 2
 )
@@ -29,10 +32,14 @@ type proxy struct {
 	// unlabelled says that its series cannot be trusted to say how its traffic was secured.
 	unlabelled bool
 
+	// orphans are the process's plaintext connections that are not counted any more, because their series went.
+	orphans ends
+
 	// Of the last reading; nil counters if there was none.
 	counters *counters
 	at       time.Duration
 	restarts int32
+	open     int64 // plaintext connections
 	// started is the earliest estimate of the process's start.
 	started time.Duration
 	// steady counts the readings since a listener changed or drained.
@@ -75,6 +82,27 @@ func (s *proxy) compare(px traffic.Proxy, reading scrape) change {
 		return otherProcess
 	}
 	return sameProcess
+}
+
+// orphan goes on counting the connections of series that were lost, since the other half of each may be counted elsewhere. Those
+// of an evicted series are open until they are counted as closed. Those of a listener that another one replaced have ended with
+// it, and the ends of as many as were open, and were not seen to end, went uncounted.
+func (s *proxy) orphan(d *delta, evicted bool) {
+	if !d.lost {
+		return
+	}
+	unseen := min(d.orphans.opened-d.orphans.closed, s.counters.openTCP(s.orphans)-d.closed)
+	s.orphans = s.orphans.and(d.orphans)
+	if !evicted {
+		s.orphans.closed = add(s.orphans.closed, max(0, unseen))
+	}
+}
+
+// balance takes more ends than beginnings for ends of connections whose beginning was counted by a series that is gone. Envoy
+// prints the ends first, so none of them is of a connection that it has still to print.
+func (s *proxy) balance(now *counters) {
+	all := now.connectionsTCP().and(s.orphans)
+	s.orphans.opened = add(s.orphans.opened, max(0, all.closed-all.opened))
 }
 
 // keep remembers a reading.

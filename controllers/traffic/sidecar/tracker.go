@@ -1,11 +1,9 @@
 package sidecar
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,13 +46,15 @@ type tracker struct {
 	meshed    book
 	evidence  v1alpha1.Evidence
 	pending   *v1alpha1.Evidence // status's, until the first complete reading
+	recalled  *v1alpha1.Evidence // the same, for proxies that are read for the first time
 	cleanFrom time.Time          // that goes with it
 
 	lastPlaintext    instant
 	lastUncertain    time.Time // plaintext that no port can be told of
 	lastExcepted     time.Time // plaintext on excepted ports only
 	previousReadings int
-	unobserved       bool // the request before said so
+	// hidden is when a request last said that a part of the target was not observed; zero once nothing is left of that.
+	hidden instant
 }
 
 // pass is one observation in the making.
@@ -64,12 +64,14 @@ type pass struct {
 	now instant
 
 	gap      string // why the stretch restarts
+	goesOn   bool   // it was hidden at the reading before, and that was told
 	problems problems
 
 	read      int
 	series    bool // any destination series
 	visible   bool // every proxy that was read exposes its connections
 	plaintext bool
+	ended     bool // plaintext connections, with their pod
 	uncertain bool
 	mutual    int64
 	open      int64
@@ -90,10 +92,10 @@ func (t *tracker) observe(req traffic.Request, scrapes []scrape, now instant) tr
 		}
 	}
 	p.leave()
+	p.linger()
 	p.settle()
 	o := p.conclude()
 	t.last, t.targets, t.ports = now, req.Targets, req.Ports
-	t.unobserved = req.Unobserved
 	t.previousReadings++
 	return o
 }
@@ -101,13 +103,15 @@ func (t *tracker) observe(req traffic.Request, scrapes []scrape, now instant) tr
 // begin compares the request and the clocks with those of the reading before.
 func (p *pass) begin() {
 	p.callers.window, p.tracker.meshed.window = p.req.Window, p.req.Window
+	p.goesOn = !p.hidden.isZero()
 	if p.req.Unobserved {
-		p.interrupt("a part of the target was not observed")
+		p.hidden = p.now
+		p.interrupt(unobserved)
 	}
 	if p.last.isZero() {
 		p.first = p.now.mono
 		p.proxies = map[string]*proxy{}
-		p.pending, p.cleanFrom = p.req.Evidence, p.req.CleanSince
+		p.pending, p.recalled, p.cleanFrom = p.req.Evidence, p.req.Evidence, p.req.CleanSince
 		if p.pending != nil {
 			p.evidence = *p.pending.DeepCopy()
 		}
@@ -170,19 +174,39 @@ func (p *pass) take(px traffic.Proxy, s scrape) {
 	case otherProcess:
 		p.interrupt(fmt.Sprintf("the proxy of pod %s restarted, and what it saw before went with it", name(px)))
 		p.count(plain, certain, &d)
+		state.orphans = ends{}
 	case newProxy:
+		state.orphans = p.recall(px, s)
 		p.join(px, s.at.mono-now.started(), plain, certain, &d)
 	default:
-		p.lost(px, state, now, d.lost)
+		evicted := p.lost(px, state, now, d.lost)
+		state.orphan(&d, evicted)
 		p.count(plain, certain, &d)
 		p.mutual = add(p.mutual, d.mutual)
 	}
+	state.balance(now)
 	for who, calls := range d.meshed {
 		p.meshed[who] = add(p.meshed[who], calls)
 	}
 	p.label(px, state, &d, now.missing)
 	state.keep(px, s, fresh)
-	p.sum(px, s, &d)
+	p.sum(px, s, state, &d)
+}
+
+// recall gives the connections of a proxy that are not counted any more, by what status kept, if it is that process.
+func (p *pass) recall(px traffic.Proxy, s scrape) ends {
+	e := p.recalled
+	if e == nil || e.ObservedTime == nil {
+		return ends{}
+	}
+	observed := p.now.mono - p.now.wall.Sub(e.ObservedTime.Time)
+	i := slices.IndexFunc(e.Connections, func(c v1alpha1.PodConnections) bool { return c.Pod == px.UID })
+	if i < 0 || s.at.mono-s.counters.started()-startTolerance > observed {
+		return ends{}
+	}
+	before, now := e.Connections[i], s.counters.connectionsTCP()
+	gone := ends{opened: max(0, before.Opened-now.opened), closed: max(0, before.Closed-now.closed)}
+	return gone.and(ends{opened: max(0, before.Uncounted), closed: max(0, -before.Uncounted)})
 }
 
 // count takes in plaintext that a proxy saw since it was read before.
@@ -228,17 +252,19 @@ func (p *pass) join(px traffic.Proxy, started time.Duration, plain, certain bool
 	}
 }
 
-// lost judges series that vanished from the same process.
-func (p *pass) lost(px traffic.Proxy, state *proxy, now *counters, lost bool) {
+// lost judges series that vanished from the same process, and says whether they were evicted.
+func (p *pass) lost(px traffic.Proxy, state *proxy, now *counters, lost bool) (evicted bool) {
 	if !lost {
-		return
+		return false
 	}
 	p.interrupt(fmt.Sprintf("series of the proxy of pod %s vanished", name(px)))
 	// Envoy keeps a series with the filter chain that wrote it: when the listener changes, those that the new chain does not
-	// write go once the old one has drained. That is a gap, but no reason to doubt this reading.
-	if !state.changing(now) {
-		p.problems.vanished = append(p.problems.vanished, name(px))
+	// write go once the old one has drained, and its connections with it. That is a gap, but no reason to doubt this reading.
+	if state.changing(now) {
+		return false
 	}
+	p.problems.vanished = append(p.problems.vanished, name(px))
+	return true
 }
 
 // label judges series that do not say how the traffic was secured. They stay in a proxy when the label comes back, so once
@@ -257,13 +283,18 @@ func (p *pass) label(px traffic.Proxy, state *proxy, d *delta, missing string) {
 }
 
 // sum adds a reading to the observation.
-func (p *pass) sum(px traffic.Proxy, s scrape, d *delta) {
+func (p *pass) sum(px traffic.Proxy, s scrape, state *proxy, d *delta) {
 	c := s.counters
 	p.read++
 	p.series = p.series || len(c.samples) > 0
 	p.visible = p.visible && c.ports != nil
-	tcp := c.openTCP()
-	p.open = add(p.open, add(tcp, c.openHTTP(p.req.Ports)))
+	tcp := c.openTCP(state.orphans)
+	here, excepted := c.openHTTP(p.req.Ports)
+	state.open = add(tcp, here)
+	p.open = add(p.open, state.open)
+	if excepted > 0 {
+		p.lastExcepted = p.now.wall
+	}
 	if tcp > 0 {
 		p.uncertain = p.uncertain || !p.req.Ports.All()
 		for who, t := range d.callers {
@@ -312,12 +343,31 @@ func (p *pass) leave() {
 		if state.addressed && !state.readAtEnd {
 			gone = append(gone, state.name)
 		}
+		p.ended = p.ended || state.open > 0
 		delete(p.proxies, uid)
 	}
 	if len(gone) > 0 {
 		slices.Sort(gone)
 		p.interrupt(fmt.Sprintf("%s went away before what it saw last was read", pods(gone)))
 	}
+}
+
+// unobserved is the gap while a part of the target is hidden.
+const unobserved = "a part of the target was not observed"
+
+// linger keeps the stretch from beginning while something may be left of what hid traffic: proxies take a moment to get another
+// configuration, and the listeners that had the one before drain without counting.
+func (p *pass) linger() {
+	if p.hidden.isZero() {
+		return
+	}
+	past := p.now.mono - p.hidden.mono
+	draining := p.read < len(p.req.Proxies) || slices.ContainsFunc(p.readings, func(r traffic.Reading) bool { return r.Draining > 0 })
+	if past < p.interval || draining && past < mostDraining {
+		p.interrupt(unobserved)
+		return
+	}
+	p.hidden = instant{}
 }
 
 // settle brings the stretch up to date.
@@ -332,9 +382,8 @@ func (p *pass) settle() {
 		t.flowed = t.flowed || p.mutual > 0
 		t.mutual = t.mutual.add(p.now.mono, p.mutual, p.req.Window)
 	}
-	if p.plaintext || p.open > 0 {
-		// A connection that is open is plaintext now, whether it moves or not: its end may come with that of its pod, and then
-		// nobody counts it.
+	if p.plaintext || p.open > 0 || p.ended {
+		// A connection that is open is plaintext now, whether it moves or not, and one that ended with its pod was until now.
 		t.lastPlaintext, t.mutual, t.flowed = p.now, nil, t.flowed || p.plaintext
 		if p.uncertain {
 			t.lastUncertain = p.now.wall
@@ -359,12 +408,11 @@ func (p *pass) conclude() traffic.Observation {
 	}
 	o.Completeness, o.Reason, o.Message = p.problems.judge(p.req, p.read, p.series, t.port)
 	if o.Completeness == traffic.Complete {
-		if t.since.isZero() {
-			p.start()
+		o.Since = p.now.wall
+		if t.hidden.isZero() {
+			o.Since = p.proven()
 			o.Gap = p.told()
 		}
-		t.evidence = p.evidenceNow()
-		o.Since = t.since.wall
 		if !t.flowed {
 			o.Reason = "NoTraffic"
 		}
@@ -376,9 +424,19 @@ func (p *pass) conclude() traffic.Observation {
 	return o
 }
 
+// proven is the start of the stretch, which begins now if none goes on, and what it rests on is noted.
+func (p *pass) proven() time.Time {
+	t := p.tracker
+	if t.since.isZero() {
+		p.start()
+	}
+	t.evidence = p.evidenceNow()
+	return t.since.wall
+}
+
 // told is the gap, unless it goes on and was told before: a gap is written to status at once.
 func (p *pass) told() string {
-	if p.req.Unobserved && p.unobserved {
+	if p.goesOn && !p.hidden.isZero() {
 		return ""
 	}
 	return p.gap
@@ -448,8 +506,21 @@ func (p *pass) missed(e *v1alpha1.Evidence, plain, mutual int64) string {
 		return "other pods or ports are observed than before the operator's absence"
 	case !p.startedBefore(observed):
 		return "a proxy may have restarted in the operator's absence"
+	}
+	return p.uncountedIn(e, plain, mutual)
+}
+
+// uncountedIn says why what the same proxies counted in the operator's absence may not be all; empty if it is.
+func (p *pass) uncountedIn(e *v1alpha1.Evidence, plain, mutual int64) string {
+	switch {
 	case plain < e.Plaintext || mutual < e.MutualTLS:
 		return "counters of a proxy fell in the operator's absence"
+	case plain > e.Plaintext:
+		return "" // that is known
+	case p.plaintextSeries() != e.PlaintextSeries:
+		return "counters of a proxy fell in the operator's absence"
+	case p.listenerUpdates() != e.ListenerUpdates:
+		return "listeners of a proxy changed in the operator's absence, and may not have counted in between"
 	}
 	return ""
 }
@@ -474,8 +545,28 @@ func (p *pass) evidenceNow() v1alpha1.Evidence {
 	}
 	return v1alpha1.Evidence{
 		ObservedTime: &metav1.Time{Time: p.now.wall}, SinceTime: &metav1.Time{Time: traffic.WholeSecond(since)}, Proxies: p.digest(), Targets: p.req.Targets,
-		Plaintext: plain, MutualTLS: mutual, MutualTLSInStretch: p.tracker.mutual.total(),
+		Plaintext: plain, PlaintextSeries: p.plaintextSeries(), MutualTLS: mutual, MutualTLSInStretch: p.tracker.mutual.total(),
+		Connections: p.connections(), ListenerUpdates: p.listenerUpdates(),
 	}
+}
+
+// connections are those of the proxies that have had any in plaintext. Of more than there is room for, those come first that
+// the counts do not tell.
+func (p *pass) connections() []v1alpha1.PodConnections {
+	var all []v1alpha1.PodConnections
+	for uid, state := range p.proxies {
+		if state.counters == nil {
+			continue
+		}
+		now, gone := state.counters.connectionsTCP(), state.orphans
+		if now != (ends{}) || gone != (ends{}) {
+			all = append(all, v1alpha1.PodConnections{Pod: uid, Opened: now.opened, Closed: now.closed, Uncounted: gone.opened - gone.closed})
+		}
+	}
+	slices.SortFunc(all, func(a, b v1alpha1.PodConnections) int {
+		return cmp.Or(cmp.Compare(b.Uncounted, a.Uncounted), cmp.Compare(a.Pod, b.Pod))
+	})
+	return all[:min(len(all), v1alpha1.MaxPodConnections)]
 }
 
 // totals are those of all proxies that were ever read and are still here.
@@ -498,10 +589,28 @@ func (p *pass) digest() string {
 			lines = append(lines, fmt.Sprintf("%q %d", uid, state.restarts))
 		}
 	}
-	slices.Sort(lines)
-	lines = append(lines, fmt.Sprint(p.req.Ports.Except, sorted(p.req.Ports.Ports)))
-	sum := sha256.Sum256([]byte(strings.Join(lines, "\n")))
-	return hex.EncodeToString(sum[:16])
+	return digest(append(lines, fmt.Sprint(p.req.Ports.Except, sorted(p.req.Ports.Ports))))
+}
+
+// listenerUpdates is how often the listeners of the same proxies have changed, in all.
+func (p *pass) listenerUpdates() (sum int64) {
+	for _, state := range p.proxies {
+		if state.counters != nil {
+			sum = add(sum, state.counters.updates)
+		}
+	}
+	return sum
+}
+
+// plaintextSeries stands for the plaintext counters of the same proxies, each by itself.
+func (p *pass) plaintextSeries() string {
+	var lines []string
+	for uid, state := range p.proxies {
+		if state.counters != nil && state.counters.plaintext != "" {
+			lines = append(lines, fmt.Sprintf("%q %s", uid, state.counters.plaintext))
+		}
+	}
+	return digest(lines)
 }
 
 func sorted(ports []int32) []int32 {

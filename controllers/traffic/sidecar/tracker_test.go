@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -86,17 +87,63 @@ func TestTracker(t *testing.T) {
 			steps: []step{pod("a"), plus("a", plainTCPOpen, 3), plus("a", plainTCPClose, 1), read},
 			want:  []string{"Complete/NoTraffic, since 0s, plaintext 0s, open 2, legacy/db-client TCP 0"},
 		},
-		"no stretch goes on over what no proxy counts, and it is told once": {
+		"no stretch goes on over what no proxy counts, nor over what is left of it for an interval, and it is told once": {
 			steps: []step{
 				pod("a"), read, next, request(func(r *traffic.Request) { r.Unobserved = true }), next, next,
-				request(func(r *traffic.Request) { r.Unobserved = false }), next,
+				request(func(r *traffic.Request) { r.Unobserved = false }), next, next, next,
 			},
 			want: []string{
 				"Complete/NoTraffic, since 0s",
 				"Complete/NoTraffic, since 0s",
 				"Complete/NoTraffic, since 20s, gap: a part of the target was not observed",
 				"Complete/NoTraffic, since 30s",
+				"Complete/NoTraffic, since 40s",
+				"Complete/NoTraffic, since 50s",
+				"Complete/NoTraffic, since 50s",
+			},
+		},
+		"nor while a listener drains that did not count": {
+			steps: []step{
+				pod("a"), request(func(r *traffic.Request) { r.Unobserved = true }), read, request(func(r *traffic.Request) { r.Unobserved = false }),
+				next, gauge("a", draining, 1), next, next, gauge("a", draining, 0), next, next, gauge("a", draining, 1), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s, gap: a part of the target was not observed",
+				"Complete/NoTraffic, since 10s",
+				"Complete/NoTraffic, since 20s",
 				"Complete/NoTraffic, since 30s",
+				"Complete/NoTraffic, since 40s",
+				"Complete/NoTraffic, since 40s",
+				"Complete/NoTraffic, since 40s",
+			},
+		},
+		"nor while one that may drain is not read": {
+			steps: []step{
+				pod("a"), pod("b"), request(func(r *traffic.Request) { r.Unobserved = true }), read, request(func(r *traffic.Request) { r.Unobserved = false }),
+				next, refuses("b"), next, answers("b"), gauge("b", draining, 1), next, after(10 * time.Minute), next, next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s, gap: a part of the target was not observed",
+				"Complete/NoTraffic, since 10s",
+				"Incomplete/Incomplete: The proxy of pod foo/b cannot be read: connection refused. See whether its istio-proxy container runs, and whether a NetworkPolicy must allow the operator's namespace to reach port 15090.",
+				"Complete/NoTraffic, since 30s",
+				"Complete/NoTraffic, since 10m40s",
+				"Complete/NoTraffic, since 10m40s",
+			},
+		},
+		"what the next process of the operator finds then proves nothing": {
+			steps: []step{
+				pod("a"), after(time.Minute), request(func(r *traffic.Request) { r.Unobserved = true }), read, request(func(r *traffic.Request) { r.Unobserved = false }),
+				next, func(w *world) {
+					if w.last.Evidence.ObservedTime != nil || !w.last.Void {
+						w.told = append(w.told, fmt.Sprintf("evidence %v, void: %v", w.last.Evidence, w.last.Void))
+					}
+				}, operatorRestarts, next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 1m0s, gap: a part of the target was not observed",
+				"Complete/NoTraffic, since 1m10s",
+				"Complete/NoTraffic, since 1m20s",
 			},
 		},
 		"nor does the evidence of the time before reach over it": {
@@ -167,7 +214,7 @@ func TestTracker(t *testing.T) {
 				"Complete/NoTraffic, since 0s, plaintext 10s, open 1, legacy/db-client TCP 0",
 				"Complete/NoTraffic, since 0s, plaintext 20s, open 1, legacy/db-client TCP 0",
 				"Complete/NoTraffic, since 0s, plaintext 30s, open 1, legacy/db-client TCP 0",
-				"Complete/NoTraffic, since 0s, plaintext 30s, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 0s, plaintext 40s, legacy/db-client TCP 0",
 			},
 		},
 		"a plaintext TCP connection that only moves bytes is plaintext": {
@@ -259,6 +306,68 @@ func TestTracker(t *testing.T) {
 			want: []string{
 				"Incomplete/Incomplete, gap: the metrics of the proxy of pod foo/a do not say how its traffic was secured: In the metrics of pod foo/a and 1 more the label connection_security_policy of istio_requests_total is missing: a Telemetry resource removes it. Remove that override; the proxy is trusted again once traffic is counted with the label, or after a restart of the pod.",
 				"Complete/NoTraffic, since 1m10s, gap: the proxy of pod foo/a restarted, and what it saw before went with it",
+			},
+		},
+		"the end of a connection whose series was evicted does not hide another": {
+			steps: []step{
+				pod("a"), plus("a", plainTCPOpen, 1), read, next, next, evicts(plainTCPOpen), next,
+				plus("a", plainTCPClose, 1), plus("a", plainTCPOpen, 1), next, plus("a", plainTCPClose, 1), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s, plaintext 0s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 0s, plaintext 10s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 0s, plaintext 20s, open 1, legacy/db-client TCP 0",
+				"Incomplete/Incomplete, plaintext 30s, open 1, legacy/db-client TCP 0, gap: series of the proxy of pod foo/a vanished: Series of pod foo/a vanished while its proxy ran on, and what they would have counted with them: remove the annotation sidecar.istio.io/statsEvictionInterval.",
+				"Complete, since 40s, plaintext 40s, open 1, legacy/db-client TCP 1",
+				"Complete, since 40s, plaintext 50s, legacy/db-client TCP 1",
+			},
+		},
+		"a connection whose series was evicted is open until its end is counted, whoever reads that": {
+			steps: []step{
+				pod("a"), after(time.Minute), plus("a", plainTCPOpen, 1), read, next, next, evicts(plainTCPOpen), next, next,
+				operatorRestarts, next, plus("a", plainTCPClose, 1), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 1m0s, plaintext 1m0s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 1m0s, plaintext 1m10s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 1m0s, plaintext 1m20s, open 1, legacy/db-client TCP 0",
+				"Incomplete/Incomplete, plaintext 1m30s, open 1, legacy/db-client TCP 0, gap: series of the proxy of pod foo/a vanished: Series of pod foo/a vanished while its proxy ran on, and what they would have counted with them: remove the annotation sidecar.istio.io/statsEvictionInterval.",
+				"Complete/NoTraffic, since 1m40s, plaintext 1m40s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 1m40s, plaintext 1m50s, open 1, legacy/db-client TCP 0",
+				"Complete, since 1m40s, plaintext 2m0s, legacy/db-client TCP 0",
+			},
+		},
+		"connections of a listener that was replaced have ended with it": {
+			steps: []step{
+				pod("a"), plus("a", plainTCPOpen, 1), read, gauge("a", draining, 1), next, gauge("a", draining, 0), evicts(plainTCPOpen), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s, plaintext 0s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 0s, plaintext 10s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 20s, plaintext 10s, legacy/db-client TCP 0, gap: series of the proxy of pod foo/a vanished",
+			},
+		},
+		"those of the listener after it have not": {
+			steps: []step{
+				pod("a"), plus("a", unnamedTCPOpen, 5), plus("a", plainTCPClose, 5), read, gauge("a", draining, 1), next,
+				gauge("a", draining, 0), evicts(unnamedTCPOpen), plus("a", plainTCPOpen, 2), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 0s",
+				"Complete, since 20s, plaintext 20s, open 2, legacy/db-client TCP 2, gap: series of the proxy of pod foo/a vanished",
+			},
+		},
+		"ends that are not counted any more leave nothing open": {
+			steps: []step{
+				pod("a"), plus("a", plainTCPOpen, 5), plus("a", plainTCPClose, 5), after(time.Minute), read, gauge("a", draining, 1), next,
+				gauge("a", draining, 0), evicts(plainTCPClose), next, operatorRestarts, next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 1m0s",
+				"Complete/NoTraffic, since 1m0s",
+				"Complete/NoTraffic, since 1m20s, gap: series of the proxy of pod foo/a vanished",
+				"Complete/NoTraffic, since 1m20s",
 			},
 		},
 		"series that vanish from a process that runs on are a gap, and not complete": {
@@ -500,6 +609,13 @@ func TestTracker(t *testing.T) {
 				"Complete/NoTraffic, since 20s",
 			},
 		},
+		"and if a stream is open on it that is not counted before it ends": {
+			steps: []step{pod("a"), except(9000), exposes("a", port9000, 1, 0, 1, 0), read, next, except(), next},
+			want: []string{
+				"Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 20s, plaintext 20s, open 1, gap: other ports are excepted now, and plaintext was seen on those excepted before",
+			},
+		},
 		"an older pod that joins with plaintext on an excepted port only changes nothing": {
 			steps: []step{
 				pod("a"), except(9000), exposes("a", port9000, 0, 0, 0, 0), after(time.Hour), read,
@@ -578,6 +694,16 @@ func TestTracker(t *testing.T) {
 				"Complete/NoTraffic, since 0s", "Complete, since 0s, plaintext 10s, legacy/cron HTTP 3",
 				"Complete/NoTraffic, since 10s, legacy/cron HTTP 3",
 			},
+		},
+		"a listener that changed in the operator's absence is a gap": {
+			steps: []step{pod("a"), after(time.Minute), read, operatorRestarts, gauge("a", updates, 1), next},
+			want:  []string{"Complete/NoTraffic, since 1m0s", "Complete/NoTraffic, since 1m10s, gap: listeners of a proxy changed in the operator's absence, and may not have counted in between"},
+		},
+		"series that went in the operator's absence do not make up for others that came": {
+			steps: []step{
+				pod("a"), plus("a", plainHTTP, 3), after(time.Minute), read, operatorRestarts, evicts(plainHTTP), plus("a", plainGRPC, 3), next,
+			},
+			want: []string{"Complete/NoTraffic, since 1m0s", "Complete/NoTraffic, since 1m10s, gap: counters of a proxy fell in the operator's absence"},
 		},
 		"without a clean stretch before there is nothing to go on with": {
 			steps: []step{pod("a"), after(time.Minute), read, operatorRestarts, request(func(r *traffic.Request) { r.CleanSince = time.Time{} }), next},

@@ -225,20 +225,21 @@ func operatorRestarts(w *world) {
 
 // The series of the stories.
 const (
-	mtlsHTTP      = `istio_requests_total{response_code="200",reporter="destination",source_workload="web",source_workload_namespace="bar",source_principal="spiffe://cluster.local/ns/bar/sa/web",request_protocol="http",connection_security_policy="mutual_tls"}`
-	plainHTTP     = `istio_requests_total{response_code="200",reporter="destination",source_workload="cron",source_workload_namespace="legacy",source_principal="unknown",request_protocol="http",connection_security_policy="none"}`
-	plainGRPC     = `istio_requests_total{response_code="200",reporter="destination",source_workload="unknown",source_workload_namespace="unknown",source_principal="unknown",request_protocol="grpc",connection_security_policy="none"}`
-	sourceHTTP    = `istio_requests_total{response_code="200",reporter="source",source_workload="httpbin",source_workload_namespace="foo",source_principal="unknown",request_protocol="http",connection_security_policy="unknown"}`
-	waypointHTTP  = `istio_requests_total{response_code="200",reporter="waypoint",source_workload="cron",source_workload_namespace="legacy",source_principal="unknown",request_protocol="http",connection_security_policy="none"}`
-	noPolicy      = `istio_requests_total{response_code="200",reporter="destination",source_workload="cron",source_workload_namespace="legacy",source_principal="unknown",request_protocol="http"}`
-	noReporter    = `istio_requests_total{response_code="200",source_workload="cron",source_workload_namespace="legacy",source_principal="unknown",request_protocol="http",connection_security_policy="none"}`
-	mtlsMessages  = `istio_request_messages_total{reporter="destination",source_workload="web",source_workload_namespace="bar",source_principal="spiffe://cluster.local/ns/bar/sa/web",request_protocol="grpc"}`
-	plainMessage  = `istio_request_messages_total{reporter="destination",source_workload="feed",source_workload_namespace="legacy",source_principal="unknown",request_protocol="grpc"}`
-	plainAnswer   = `istio_response_messages_total{reporter="destination",source_workload="feed",source_workload_namespace="legacy",request_protocol="grpc"}`
-	mtlsOpened    = `istio_tcp_connections_opened_total{reporter="destination",source_workload="web",source_workload_namespace="bar",source_principal="spiffe://cluster.local/ns/bar/sa/web",request_protocol="tcp",connection_security_policy="mutual_tls"}`
-	plainTCPOpen  = `istio_tcp_connections_opened_total{reporter="destination",source_workload="db-client",source_workload_namespace="legacy",source_principal="unknown",request_protocol="tcp",response_flags="-",connection_security_policy="none"}`
-	plainTCPClose = `istio_tcp_connections_closed_total{reporter="destination",source_workload="db-client",source_workload_namespace="legacy",source_principal="unknown",request_protocol="tcp",response_flags="DC",connection_security_policy="none"}`
-	plainTCPBytes = `istio_tcp_received_bytes_total{reporter="destination",source_workload="db-client",source_workload_namespace="legacy",source_principal="unknown",request_protocol="tcp",response_flags="-",connection_security_policy="none"}`
+	mtlsHTTP       = `istio_requests_total{response_code="200",reporter="destination",source_workload="web",source_workload_namespace="bar",source_principal="spiffe://cluster.local/ns/bar/sa/web",request_protocol="http",connection_security_policy="mutual_tls"}`
+	plainHTTP      = `istio_requests_total{response_code="200",reporter="destination",source_workload="cron",source_workload_namespace="legacy",source_principal="unknown",request_protocol="http",connection_security_policy="none"}`
+	plainGRPC      = `istio_requests_total{response_code="200",reporter="destination",source_workload="unknown",source_workload_namespace="unknown",source_principal="unknown",request_protocol="grpc",connection_security_policy="none"}`
+	sourceHTTP     = `istio_requests_total{response_code="200",reporter="source",source_workload="httpbin",source_workload_namespace="foo",source_principal="unknown",request_protocol="http",connection_security_policy="unknown"}`
+	waypointHTTP   = `istio_requests_total{response_code="200",reporter="waypoint",source_workload="cron",source_workload_namespace="legacy",source_principal="unknown",request_protocol="http",connection_security_policy="none"}`
+	noPolicy       = `istio_requests_total{response_code="200",reporter="destination",source_workload="cron",source_workload_namespace="legacy",source_principal="unknown",request_protocol="http"}`
+	noReporter     = `istio_requests_total{response_code="200",source_workload="cron",source_workload_namespace="legacy",source_principal="unknown",request_protocol="http",connection_security_policy="none"}`
+	mtlsMessages   = `istio_request_messages_total{reporter="destination",source_workload="web",source_workload_namespace="bar",source_principal="spiffe://cluster.local/ns/bar/sa/web",request_protocol="grpc"}`
+	plainMessage   = `istio_request_messages_total{reporter="destination",source_workload="feed",source_workload_namespace="legacy",source_principal="unknown",request_protocol="grpc"}`
+	plainAnswer    = `istio_response_messages_total{reporter="destination",source_workload="feed",source_workload_namespace="legacy",request_protocol="grpc"}`
+	mtlsOpened     = `istio_tcp_connections_opened_total{reporter="destination",source_workload="web",source_workload_namespace="bar",source_principal="spiffe://cluster.local/ns/bar/sa/web",request_protocol="tcp",connection_security_policy="mutual_tls"}`
+	plainTCPOpen   = `istio_tcp_connections_opened_total{reporter="destination",source_workload="db-client",source_workload_namespace="legacy",source_principal="unknown",request_protocol="tcp",response_flags="-",connection_security_policy="none"}`
+	unnamedTCPOpen = `istio_tcp_connections_opened_total{reporter="destination",source_workload="unknown",source_workload_namespace="unknown",source_principal="unknown",request_protocol="tcp",response_flags="-",connection_security_policy="none"}`
+	plainTCPClose  = `istio_tcp_connections_closed_total{reporter="destination",source_workload="db-client",source_workload_namespace="legacy",source_principal="unknown",request_protocol="tcp",response_flags="DC",connection_security_policy="none"}`
+	plainTCPBytes  = `istio_tcp_received_bytes_total{reporter="destination",source_workload="db-client",source_workload_namespace="legacy",source_principal="unknown",request_protocol="tcp",response_flags="-",connection_security_policy="none"}`
 
 	updates  = `envoy_listener_manager_listener_modified{}`
 	draining = `envoy_listener_manager_total_filter_chains_draining{}`

@@ -28,12 +28,21 @@ type EvidenceApplyConfiguration struct {
 	// plaintext is the sum of the plaintext counters of these proxies (requests,
 	// messages, connections opened and closed, bytes).
 	Plaintext *int64 `json:"plaintext,omitempty"`
+	// plaintextSeries is a digest of these counters, one by one: a sum may be
+	// the same although some went and others came. It is empty without any.
+	PlaintextSeries *string `json:"plaintextSeries,omitempty"`
 	// mutualTLS is the sum of the mutual-TLS counters of these proxies (requests
 	// and connections).
 	MutualTLS *int64 `json:"mutualTLS,omitempty"`
 	// mutualTLSInStretch is the number of mutual-TLS requests and connections
 	// counted in the present stretch, and within the observation window.
 	MutualTLSInStretch *int64 `json:"mutualTLSInStretch,omitempty"`
+	// listenerUpdates is how often the listeners of these proxies had changed: one
+	// in between may not have counted.
+	ListenerUpdates *int64 `json:"listenerUpdates,omitempty"`
+	// connections are the plaintext TCP connections by pod, for pods that have
+	// had any: Envoy may drop the count of beginnings, or of ends.
+	Connections []PodConnectionsApplyConfiguration `json:"connections,omitempty"`
 }
 
 // EvidenceApplyConfiguration constructs a declarative configuration of the Evidence type for use with
@@ -82,6 +91,14 @@ func (b *EvidenceApplyConfiguration) WithPlaintext(value int64) *EvidenceApplyCo
 	return b
 }
 
+// WithPlaintextSeries sets the PlaintextSeries field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the PlaintextSeries field is set to the value of the last call.
+func (b *EvidenceApplyConfiguration) WithPlaintextSeries(value string) *EvidenceApplyConfiguration {
+	b.PlaintextSeries = &value
+	return b
+}
+
 // WithMutualTLS sets the MutualTLS field in the declarative configuration to the given value
 // and returns the receiver, so that objects can be built by chaining "With" function invocations.
 // If called multiple times, the MutualTLS field is set to the value of the last call.
@@ -95,5 +112,26 @@ func (b *EvidenceApplyConfiguration) WithMutualTLS(value int64) *EvidenceApplyCo
 // If called multiple times, the MutualTLSInStretch field is set to the value of the last call.
 func (b *EvidenceApplyConfiguration) WithMutualTLSInStretch(value int64) *EvidenceApplyConfiguration {
 	b.MutualTLSInStretch = &value
+	return b
+}
+
+// WithListenerUpdates sets the ListenerUpdates field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the ListenerUpdates field is set to the value of the last call.
+func (b *EvidenceApplyConfiguration) WithListenerUpdates(value int64) *EvidenceApplyConfiguration {
+	b.ListenerUpdates = &value
+	return b
+}
+
+// WithConnections adds the given value to the Connections field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Connections field.
+func (b *EvidenceApplyConfiguration) WithConnections(values ...*PodConnectionsApplyConfiguration) *EvidenceApplyConfiguration {
+	for i := range values {
+		if values[i] == nil {
+			panic("nil value passed to WithConnections")
+		}
+		b.Connections = append(b.Connections, *values[i])
+	}
 	return b
 }
