@@ -170,6 +170,7 @@ func (w *world) calm(core Core) {
 	w.agenda = slices.DeleteFunc(w.agenda, func(e entry) bool { return !e.lasting })
 	w.rolling, w.calmed = 0, true
 	recovery := w.source.calm()
+	w.conceal()
 	w.fault, w.staleUntil, w.telemetry, w.telemetryObject, w.competing, w.rule = fault{}, 0, counted, false, nil, nil
 	w.config.probes, w.config.evicts = false, 0
 	for _, c := range w.clients {
@@ -183,11 +184,10 @@ func (w *world) calm(core Core) {
 	}
 	for _, p := range slices.Clone(w.pods) {
 		p.trouble, p.probes = answers, false
-		if p.proc == nil || p.terminating {
-			w.remove(p)
+		if p.proc == nil || p.terminating || p.proc.evicts > 0 {
+			w.remove(p) // a proxy evicts until its pod goes
 			continue
 		}
-		p.proc.evicts = 0
 		for _, u := range slices.Clone(p.proc.open) {
 			p.proc.end(w, u)
 		}
@@ -204,13 +204,31 @@ func (w *world) calm(core Core) {
 		m.Rollout.Suspend, m.Rollout.Approval, m.Rollout.Strategy = new(false), v1alpha1.ApprovalAutomatic, v1alpha1.StrategyStaged
 	})
 	spec, _ := rollout.SpecOf(w.profile)
-	w.play(w.now + spec.ObservationWindow + spec.VerificationWindow + 8*w.config.interval + 2*drainTime + 2*time.Minute + recovery)
+	end := spec.ObservationWindow + spec.VerificationWindow + 8*w.config.interval + 2*drainTime + 2*time.Minute + recovery
+	w.play(w.now + end)
+	if w.seemsOpen() {
+		w.diary.note(w.now, "truth", "the pods are restarted, because a connection seems open whose end went uncounted")
+		w.oracle.hold(w.now, "the end of a connection went uncounted")
+		for _, p := range slices.Clone(w.pods) {
+			w.create(true, 0)
+			w.remove(p)
+		}
+		w.play(w.now + end)
+	}
 	if w.oracle.report.Violation != "" {
 		return
 	}
 	if got := w.inForce().Mode; got != v1alpha1.ModeStrict || w.profile.Status.MTLS.Stage != v1alpha1.StageEnforced {
 		w.oracle.violate(w, "%s and %s, a window and a verification after the last fault", got, w.profile.Status.MTLS.Stage)
 	}
+}
+
+// seemsOpen says that nothing but connections holds the rollout which are not there, to proxies of which series went.
+func (w *world) seemsOpen() bool {
+	mtls := w.profile.Status.MTLS
+	return mtls != nil && mtls.Stage == v1alpha1.StageBlocked &&
+		slices.ContainsFunc(mtls.Blockers, func(b v1alpha1.Blocker) bool { return b.Type == v1alpha1.BlockerPlaintextConnectionsOpen }) &&
+		slices.ContainsFunc(w.pods, func(p *pod) bool { return p.proc != nil && len(p.proc.swept) > 0 })
 }
 
 func (w *world) respec(what string, change func(*v1alpha1.MTLS)) {
@@ -331,6 +349,7 @@ func restart(w *world) {
 	w.diary.note(w.now, "truth", "the operator is killed")
 	core := w.operator.core
 	w.operator = nil
+	w.oracle.died()
 	w.at(w.now+w.while(), func() {
 		if w.operator == nil {
 			w.boot(core)
@@ -358,8 +377,9 @@ func driftClock(w *world) {
 func (w *world) jump(by time.Duration) {
 	w.diary.note(w.now, "truth", "the operator's clock is set by %s", by)
 	w.skew += by
-	if by > 0 && (by <= w.config.interval || w.operator == nil) {
-		w.oracle.steps = append(w.oracle.steps, step{w.now, by, w.operator == nil})
+	w.oracle.rest.ahead += max(0, by)
+	if by > 0 {
+		w.oracle.steps = append(w.oracle.steps, step{at: w.now, by: by, away: w.operator == nil, large: w.operator != nil && by > w.config.interval})
 	}
 }
 
@@ -453,6 +473,7 @@ func dropLabel(w *world) { w.retag(unlabelled) }
 func (w *world) retag(to telemetry) {
 	set := func(to telemetry) {
 		w.diary.note(w.now, "truth", "a Telemetry makes the metrics %d", to)
+		w.conceal()
 		w.telemetryObject = to != counted
 		w.at(w.now+w.between(0, 2*time.Second), func() {
 			w.muted[w.telemetry], w.telemetry = w.now, to
@@ -466,6 +487,13 @@ func (w *world) retag(to telemetry) {
 	}
 	set(to)
 	w.at(w.now+w.while()+5*time.Second, func() { set(counted) })
+}
+
+// conceal notes that a Telemetry goes of which the operator's cache never heard.
+func (w *world) conceal() {
+	if w.telemetryObject && w.now < w.staleUntil && len(w.stale.facts.TelemetryOverrides) == 0 {
+		w.concealed = w.now
+	}
 }
 
 func listenerUpdate(w *world) {
@@ -484,7 +512,10 @@ func failWrite(w *world) {
 func staleCache(w *world) {
 	w.stale, w.staleUntil = w.look(), w.now+w.between(0, 3*w.config.interval)
 	w.diary.note(w.now, "truth", "the cache stands still until %s", stamp(w.staleUntil))
-	w.at(w.staleUntil, w.wake)
+	w.at(w.staleUntil, func() {
+		w.oracle.hold(w.now, "the cache stood still")
+		w.wake()
+	})
 }
 
 func editWindow(w *world) {

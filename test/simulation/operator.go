@@ -120,11 +120,14 @@ func (o *operator) reconcile() {
 		return
 	}
 	w.oracle.decided(w, r.input(), r.out.Decision)
-	r.apply()
-	if !o.alive() {
-		return
+	after, err := time.Duration(0), r.checkParent()
+	if err == nil {
+		r.apply()
+		if !o.alive() {
+			return
+		}
+		after, err = r.finish()
 	}
-	after, err := r.finish()
 	if err != nil {
 		o.failures++
 		o.wake(w.now + min(time.Second<<min(o.failures, 6), w.config.interval))
@@ -198,7 +201,8 @@ func (r *run) observe() {
 		w.oracle.gap(w.now, o)
 		w.diary.note(w.now, "operator", "sees: %s %s %s", o.Completeness, o.Gap, o.Message)
 	}
-	if r.out.Seen.Completeness == traffic.Complete {
+	if o := r.out.Seen; o.Completeness == traffic.Complete {
+		w.oracle.lingers(w, o)
 		w.evidenced(r.out.Facts.Pods)
 	}
 }
@@ -219,6 +223,13 @@ func (r *run) next() rollout.Decision {
 		return r.core.Next(r.input())
 	}
 	return rollout.Next(r.input())
+}
+
+func (r *run) checkParent() error {
+	if r.w.parent != r.out.Facts.Inherited && rollout.ByParent(r.input(), r.out.Decision) {
+		return errors.New("the parent changed a moment ago")
+	}
+	return nil
 }
 
 // apply writes the PeerAuthentication.
@@ -272,10 +283,12 @@ func (r *run) write(d rollout.Decision) (changed bool, err error) {
 	if read := r.out.Facts.Policy; same(want, read) {
 		return false, nil
 	}
+	parent := w.parent
 	w.advance(w.now + w.between(5*time.Millisecond, 50*time.Millisecond))
 	if !r.alive() {
 		return false, errors.New("killed")
 	}
+	w.oracle.crossed = w.parent != parent
 	if w.fault.now(w, "PeerAuthentication") {
 		return false, errors.New("writing PeerAuthentication: the server is away")
 	}

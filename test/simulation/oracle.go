@@ -73,6 +73,9 @@ func (r *Report) String() string {
 	return b.String()
 }
 
+// crossed: nobody can read one object and write another in one step.
+const crossed = "a parent that changed while the write that rests on it was on its way"
+
 // oracle knows the truth, and holds the operator to it.
 type oracle struct {
 	report Report
@@ -89,6 +92,7 @@ type oracle struct {
 	writer   int
 	tampered bool
 	turned   bool // the parent became STRICT under the profile
+	crossed  bool // it changed while a write was on its way
 	judged   map[*client]bool
 	// unrecorded says that STRICT was written and status did not live to see it.
 	unrecorded bool
@@ -104,6 +108,7 @@ type rest struct {
 	generation int64
 	rollbacks  int
 	at         time.Duration // of the last
+	ahead      time.Duration // by which the operator's clock was set ahead since
 	// status and object would tell of it, and were lost or edited since.
 	status, object bool
 }
@@ -123,6 +128,7 @@ func (r rest) least() time.Duration {
 type step struct {
 	at, by time.Duration
 	away   bool // the operator
+	large  bool // so that the next reading shows it
 }
 
 func (o *oracle) violate(w *world, format string, args ...any) {
@@ -138,9 +144,17 @@ func (o *oracle) hold(at time.Duration, reason string) { o.holds[reason] = at }
 // pass begins a pass over the proxies.
 func (o *oracle) pass(w *world, asked traffic.Request) {
 	o.report.Readings++
+	o.steps = slices.DeleteFunc(o.steps, func(s step) bool { return s.large })
 	o.began, o.fresh = w.now, nil
 	if asked.Unobserved {
 		o.noticed = noticed{at: w.now, memory: w.memories}
+	}
+}
+
+// died: what no reading has shown yet may as well have happened while the operator was away.
+func (o *oracle) died() {
+	for i := range o.steps {
+		o.steps[i].away, o.steps[i].large = o.steps[i].away || o.steps[i].large, false
 	}
 }
 
@@ -178,6 +192,13 @@ func (o *oracle) gap(at time.Duration, seen traffic.Observation) {
 	}
 	if seen.Gap != "" {
 		o.hold(at, "gap: "+seen.Gap)
+	}
+}
+
+// lingers notes that no stretch goes on yet after something had hidden traffic: nothing may be left of that.
+func (o *oracle) lingers(w *world, seen traffic.Observation) {
+	if o.noticed.at > 0 && !seen.Since.Before(seen.Time) && w.now-o.noticed.at < 3*w.config.interval+drainTime {
+		o.hold(w.now, "what had hidden traffic was not over for long")
 	}
 }
 
@@ -287,6 +308,8 @@ func (o *oracle) weakened(w *world, in rollout.Input, d rollout.Decision, port i
 		if o.rest.at != w.now || o.rest.rollbacks == 0 {
 			o.rest = rest{generation: o.rest.generation, rollbacks: o.rest.rollbacks + 1, at: w.now}
 		}
+	case o.crossed && rollout.ByParent(in, d):
+		o.report.Invisible[crossed]++
 	case d.Stage == v1alpha1.StageRolledBack:
 		o.report.Unneeded++
 		o.violate(w, "rolled back, and no caller fails")
@@ -303,6 +326,9 @@ func (o *oracle) tightened(w *world, in rollout.Input, d rollout.Decision, ports
 		o.strict = -1
 		return
 	case !d.Switched && w.parent == v1alpha1.ModeStrict && o.turned:
+		return
+	case o.crossed && rollout.ByParent(in, d):
+		o.report.Invisible[crossed]++
 		return
 	case o.tampered && o.writer == w.operators:
 		return
@@ -364,9 +390,8 @@ func (o *oracle) permitted(w *world, in rollout.Input, d rollout.Decision) {
 		o.violate(w, "STRICT that nobody approved")
 	}
 	// It is a time on the clock: one that is set ahead makes it shorter, and the window after it is observed in full.
-	seen, unseen := sumSteps(o.steps, o.rest.at)
 	if r := o.rest; r.rollbacks > 0 && r.generation == w.profile.Generation && (!r.status || !r.object) &&
-		(r.rollbacks > 2 || w.now-r.at+seen+unseen+time.Second < r.least()) {
+		(r.rollbacks > 2 || w.now-r.at+r.ahead+time.Second < r.least()) {
 		o.violate(w, "STRICT %s after rollback %d", w.now-r.at, r.rollbacks)
 	}
 }

@@ -135,14 +135,14 @@ func (p *process) report(w *world) {
 		return
 	}
 	for f := range p.families {
-		p.sweep(w, f, w.now-p.evicts)
+		p.sweep(w, f, w.now-p.evicts, func(*counter) bool { return false })
 	}
 }
 
-// sweep removes series that did not move since a time.
-func (p *process) sweep(w *world, family int, since time.Duration) {
+// sweep removes series that did not move since a time, but for those that are held.
+func (p *process) sweep(w *world, family int, since time.Duration, held func(*counter) bool) {
 	p.families[family] = slices.DeleteFunc(p.families[family], func(c *counter) bool {
-		goes := c.moved < since && !p.holds(c)
+		goes := c.moved < since && !held(c)
 		if goes {
 			p.swept = append(p.swept, sweep{w.now, c.client})
 		}

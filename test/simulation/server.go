@@ -138,7 +138,7 @@ func (p *prometheus) set(by time.Duration) {
 	p.note("its clock is set by %s", by)
 	p.skew += by
 	if by > 0 {
-		p.ahead = append(p.ahead, step{p.w.now, by, p.w.operator == nil})
+		p.ahead = append(p.ahead, step{at: p.w.now, by: by, away: p.w.operator == nil})
 	}
 }
 

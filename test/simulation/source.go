@@ -74,19 +74,27 @@ func (s sidecars) excuse(u *use, window time.Duration) string {
 	gone, terminated, to := u.pod.gone, u.pod.lastWord >= 0, u.to
 	if gone && terminated {
 		to = min(to, u.pod.lastWord)
+		if u.client.kind == messages && !u.proc.exposes {
+			to = min(to, u.from+time.Duration(u.flushed)*flush) // what it did after that is counted at the next flush
+		}
 	}
-	switch sum := o.stepped(w, w.now-window); {
+	sum := o.stepped(w, w.now-window)
+	switch {
 	case to <= w.now-window:
 		return "after a pod's last word"
 	case sum > 0 && to <= w.now-window+sum:
 		return "before a window that a clock set ahead made shorter"
+	case u.proc == nil && u.pod.concealed:
+		return "in a pod outside the mesh that went before the cache had it"
 	case u.proc == nil:
 		return "" // no proxy counts it, but that is known
 	}
 	next := u.proc.firstRead(u.shown)
 	switch {
-	case u.counted != counted && max(w.muted[notCounted], w.muted[unlabelled]) <= w.now-window:
-		return "on a listener that did not count, and that drained"
+	case u.counted != counted && max(w.muted[notCounted], w.muted[unlabelled]) <= w.now-window+sum && o.noticed.memory != w.memories:
+		return "on a listener that did not count, and that drained when the observation began"
+	case u.counted != counted && u.from < w.concealed+drainTime:
+		return "on a listener that did not count, because of a Telemetry that went before the cache had it"
 	case u.counted != counted:
 		return ""
 	case next >= 0 && u.proc.reborn(u, u.proc.read, next):

@@ -87,6 +87,8 @@ type pod struct {
 	evidenced          bool    // it was part of a complete observation
 	remembered         int     // the last memory of an observer that it is in
 	lastWord           time.Duration
+	// concealed says that it went before the operator's cache had it.
+	concealed bool
 }
 
 // process is one run of a pod's proxy. What it counted goes with it.
@@ -130,6 +132,7 @@ type world struct {
 	parent    v1alpha1.Mode
 	telemetry telemetry
 	muted     [3]time.Duration // when a telemetry was last replaced by another
+	concealed time.Duration    // when one went of which the operator's cache never heard
 	// telemetryObject says that a Telemetry is in the cluster that says so.
 	telemetryObject bool
 	competing       []facts.CompetingPolicy
@@ -398,6 +401,7 @@ func (w *world) remove(p *pod) {
 	}
 	w.diary.note(w.now, "truth", "pod %s is gone", p.name)
 	p.gone = true
+	p.concealed = w.now < w.staleUntil && !slices.ContainsFunc(w.stale.facts.Pods, func(f facts.Pod) bool { return f.UID == p.uid })
 	if p.proc != nil {
 		p.proc.kill(w)
 	}
@@ -471,7 +475,7 @@ func (p *process) update(w *world) {
 			return
 		}
 		for f := range p.families {
-			p.sweep(w, f, since)
+			p.sweep(w, f, since, p.holds)
 		}
 	})
 }
