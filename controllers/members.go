@@ -43,9 +43,7 @@ func (p *run) decideMembers(ctx context.Context) error {
 		}
 	}
 	p.lookAtMembers(ctx)
-	if err := p.checkMembersParent(ctx); err != nil {
-		return err
-	}
+	p.checkMembersParent(ctx)
 	if err := p.admit(ctx); err != nil {
 		return err
 	}
@@ -178,7 +176,7 @@ func (p *run) rolloutMembers() []rollout.Member {
 }
 
 // checkMembersParent decides from facts read live for the workloads whose objects rest on what they inherit; see checkParent.
-func (p *run) checkMembersParent(ctx context.Context) error {
+func (p *run) checkMembersParent(ctx context.Context) {
 	live := p.Resolver.Live().Sharing()
 	for _, m := range p.members {
 		if !m.asMember().Written() || m.out.Facts.Live || !rollout.ByParent(m.input(), m.out.Decision) {
@@ -186,14 +184,16 @@ func (p *run) checkMembersParent(ctx context.Context) error {
 		}
 		found, err := live.Member(ctx, m.profile)
 		if err != nil {
-			return fmt.Errorf("resolving workload %s: %w", m.name, err)
+			// What was decided for the others must be written nevertheless.
+			log.FromContext(ctx).Error(err, "Reading live what a workload inherits failed", "workload", m.name)
+			m.out.Decision = rollout.Unchanged(m.input(), "What the workload inherits could not be read once more.")
+			continue
 		}
 		found.Live = false // what was observed is older
 		found.UnchangedFor = m.known.unchangedFor(found, p.out.Now)
 		m.out.Facts = found
 		m.next()
 	}
-	return nil
 }
 
 // admit confirms the ripe workloads by facts read live, as many as may be verified at once.

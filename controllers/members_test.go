@@ -6,6 +6,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	securityapi "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -56,6 +57,27 @@ func shop(ctx context.Context, apps ...string) (string, map[string]*playback.Pro
 }
 
 var _ = Describe("A whole namespace in stages", func() {
+	It("takes no workload to STRICT because the mesh is, where the namespace is an exception from that", func(ctx SpecContext) {
+		policy := func(namespace string, mode securityapi.PeerAuthentication_MutualTLS_Mode) *securityv1.PeerAuthentication {
+			return &securityv1.PeerAuthentication{
+				ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "default", Annotations: map[string]string{v1alpha1.AnnotationAdopt: "all"}},
+				Spec:       securityapi.PeerAuthentication{Mtls: peerIs(mode)},
+			}
+		}
+		mesh := policy(istioSystem, securityapi.PeerAuthentication_MutualTLS_STRICT)
+		Expect(k8s.Create(ctx, mesh)).To(Succeed())
+		DeferCleanup(func(ctx SpecContext) { Expect(k8s.Delete(ctx, mesh)).To(Succeed()) })
+		ns, proxies := shop(ctx, "cart", "orders")
+		every(func() { proxies["orders"].Plaintext(1) })
+		Expect(k8s.Create(ctx, policy(ns, securityapi.PeerAuthentication_MutualTLS_PERMISSIVE))).To(Succeed())
+
+		ssp := profile(ctx, ns, "all", whole(v1alpha1.TargetNamespace))
+		Eventually(members(ns)).WithContext(ctx).Should(ConsistOf("cart"))
+		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageBlocked))
+		Consistently(members(ns)).WithContext(ctx).Should(ConsistOf("cart"))
+		Expect(peerMode(ns, "default")(ctx)).To(Equal("PERMISSIVE"))
+	})
+
 	It("secures its clean workloads one by one, and itself after the last", func(ctx SpecContext) {
 		ns, proxies := shop(ctx, "cart", "catalog", "orders", "payment", "users")
 		proxies["orders"].Plaintext(7)

@@ -129,6 +129,20 @@ func ByParent(in Input, d Decision) bool {
 
 // strictForm is the asked form with the way to DISABLE on ports that go there.
 func strictForm(in Input) facts.Form {
+// Unchanged leaves the object as it is, and the rollout where it was, because of what could not be read.
+func Unchanged(in Input, why string) Decision {
+	d, own := remembered(in), in.Facts.Policy
+	d.Keep, d.Rules, d.Waiting = true, liveRules(in), why
+	d.SwitchedAt, d.Previous, d.RolledBack = own.SwitchedAt, own.Previous, own.RolledBack
+	d.Stage, d.Enforced, d.NextAttempt = in.Previous.Stage, in.Previous.Enforced, in.Previous.NextAttempt
+	d.CleanSince = notAfter(in.Previous.CleanSince, in.Now)
+	if d.Stage == "" {
+		d.Stage = v1alpha1.StageObserving
+	}
+	d.Observe, d.After = true, in.Interval
+	return d
+}
+
 	now := live(in)
 	return transform(in, func(port int32, asked v1alpha1.Mode) v1alpha1.Mode {
 		return stepTo(in, now, port, asked)
