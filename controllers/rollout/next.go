@@ -119,7 +119,9 @@ func hold(in Input) facts.Form {
 func ByParent(in Input, d Decision) bool {
 	own := in.Facts.Policy
 	switch {
-	case d.Keep, d.Form.Empty(), d.Switched, !in.Spec.AsksStrict(), own.Exists && !own.Owned, d.Form.Equal(held(in).Form):
+	case d.Keep, d.Form.Empty(), d.Switched, !in.Spec.AsksStrict(), own.Exists && !own.Owned:
+		return false
+	case d.Form.Equal(held(in).Form) && d.Form.Equal(strictForm(in)): // STRICT that somebody took away
 		return false
 	case !speaks(in.Facts):
 		return true
@@ -127,8 +129,6 @@ func ByParent(in Input, d Decision) bool {
 	return (parentTurnedStrict(in) || d.Stage == v1alpha1.StageRolledBack || own.Form.Mode == "") && !d.Form.Equal(own.Form)
 }
 
-// strictForm is the asked form with the way to DISABLE on ports that go there.
-func strictForm(in Input) facts.Form {
 // Unchanged leaves the object as it is, and the rollout where it was, because of what could not be read.
 func Unchanged(in Input, why string) Decision {
 	d, own := remembered(in), in.Facts.Policy
@@ -143,6 +143,8 @@ func Unchanged(in Input, why string) Decision {
 	return d
 }
 
+// strictForm is the asked form with the way to DISABLE on ports that go there.
+func strictForm(in Input) facts.Form {
 	now := live(in)
 	return transform(in, func(port int32, asked v1alpha1.Mode) v1alpha1.Mode {
 		return stepTo(in, now, port, asked)

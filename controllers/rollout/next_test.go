@@ -255,6 +255,7 @@ func TestByParent(t *testing.T) {
 		"a rollback":            {verifying(), func(in *rollout.Input) { in.FailingCallers = []string{"foo/sleep"} }, true},
 		"after it":              {rolledBack(), func(*rollout.Input) {}, false},
 		"STRICT that is drift":  {base(), func(in *rollout.Input) { in.Facts.Policy, in.Held = facts.Policy{}, ownPolicy(strict) }, false},
+		"and PERMISSIVE":        {base(), func(in *rollout.Input) { in.Facts.Policy = facts.Policy{} }, true},
 		"somebody else's":       {base(), func(in *rollout.Input) { none(in); in.Facts.Policy = facts.Policy{Exists: true, Form: permissive} }, false},
 		"no STRICT is asked":    {base(), func(in *rollout.Input) { none(in); in.Spec.Asked = permissive }, false},
 		"without observation":   {base(), func(in *rollout.Input) { none(in); in.Spec.Strategy = v1alpha1.StrategyImmediate }, false},
