@@ -398,7 +398,8 @@ const MaxPodConnections = 64
 
 // Evidence is what the observed counters were when they were last complete.
 // After an absence the operator compares it with the proxies: if it is the
-// same proxies, and no plaintext was added, nothing was missed.
+// same proxies, and no plaintext was added, nothing was missed. Without
+// proxies it proves nothing.
 type Evidence struct {
 	// observedTime is when the counters were read.
 	// +optional
@@ -443,8 +444,8 @@ type Evidence struct {
 	// +optional
 	MutualTLSInStretch int64 `json:"mutualTLSInStretch,omitempty"`
 
-	// listenerUpdates is how often the listeners of these proxies had changed: one
-	// in between may not have counted.
+	// listenerUpdates is how often the listeners of these proxies had changed. A
+	// change in between may have hidden traffic.
 	// +optional
 	ListenerUpdates int64 `json:"listenerUpdates,omitempty"`
 

@@ -307,6 +307,8 @@ type Pod struct {
 	// UnrewrittenProbes are container names whose HTTP, TCP or gRPC probes, or HTTP hooks, reach a port that is to be STRICT
 	// through the proxy in plaintext.
 	UnrewrittenProbes []string
+	// EvictsStats says that the pod's proxy is told to drop series that do not move.
+	EvictsStats bool
 }
 
 // Host is a name that clients call.

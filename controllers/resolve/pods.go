@@ -33,6 +33,7 @@ const (
 	annotationExclude      = "traffic.sidecar.istio.io/excludeInboundPorts"
 	annotationInclude      = "traffic.sidecar.istio.io/includeInboundPorts"
 	annotationStatusPort   = "status.sidecar.istio.io/port"
+	annotationEviction     = "sidecar.istio.io/statsEvictionInterval"
 
 	envGenerator    = "ISTIO_META_GENERATOR"
 	envInterception = "ISTIO_META_INTERCEPTION_MODE"
@@ -90,6 +91,7 @@ func describePod(pod *corev1.Pod, served []int32) facts.Pod {
 		Membership:    membership(pod),
 		Gateway:       isGateway(pod),
 		ExcludedPorts: excludedPorts(pod, served),
+		EvictsStats:   pod.Annotations[annotationEviction] != "",
 	}
 }
 
@@ -378,6 +380,7 @@ var (
 	keptAnnotations = []string{
 		annotationAmbient, annotationStatus, annotationTemplates, annotationInterception, annotationExclude,
 		annotationInclude, annotationStatusPort, annotationRevision, annotationInject,
+		annotationEviction,
 	}
 	keptEnv = []string{envGenerator, envInterception}
 )

@@ -44,9 +44,9 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 	out.PlaintextCallers, out.Evidence = callers(in.Seen.Callers), before.Evidence
 	switch {
 	case len(in.Members) > 0:
-	case in.Seen.Void:
-		out.Evidence = nil
-	case in.Seen.Completeness == traffic.Complete:
+	case in.Seen.Void && in.Seen.Evidence.ObservedTime == nil:
+		out.Evidence = nil // applied without a field, it would be null
+	case in.Seen.Void, in.Seen.Completeness == traffic.Complete:
 		out.Evidence = in.Seen.Evidence.DeepCopy()
 	}
 	return out

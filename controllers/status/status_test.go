@@ -429,7 +429,11 @@ func TestEvidence(t *testing.T) {
 		"incomplete":                           {func(in *status.Input) { in.Seen.Completeness = traffic.Incomplete }, had},
 		"incomplete, and something was missed": {func(in *status.Input) { in.Seen.Completeness, in.Seen.Void = traffic.Incomplete, true }, nil},
 		"complete, and nothing goes on yet":    {func(in *status.Input) { in.Seen.Void = true }, nil},
-		"not observed any more":                {func(in *status.Input) { in.Decision.Observe = false }, nil},
+		"what outlives it": {func(in *status.Input) {
+			in.Seen.Completeness, in.Seen.Void = traffic.Incomplete, true
+			in.Seen.Evidence = v1alpha1.Evidence{ObservedTime: &metav1.Time{}, Connections: []v1alpha1.PodConnections{{Pod: "a", Opened: 1}}}
+		}, &v1alpha1.Evidence{ObservedTime: &metav1.Time{}, Connections: []v1alpha1.PodConnections{{Pod: "a", Opened: 1}}}},
+		"not observed any more": {func(in *status.Input) { in.Decision.Observe = false }, nil},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -440,6 +444,46 @@ func TestEvidence(t *testing.T) {
 				t.Errorf("evidence (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestConnectionsOfMembers: what a whole namespace has to remember of connections has a bound, and what is told in full goes first.
+func TestConnectionsOfMembers(t *testing.T) {
+	in := observing()
+	for m := range 30 {
+		member := observing()
+		member.Seen.Evidence = v1alpha1.Evidence{ObservedTime: &metav1.Time{Time: start}, Proxies: "p"}
+		for c := range int64(v1alpha1.MaxPodConnections) {
+			member.Seen.Evidence.Connections = append(member.Seen.Evidence.Connections, v1alpha1.PodConnections{Pod: fmt.Sprint(c), Opened: 1, Closed: c % 2})
+		}
+		in.Members = append(in.Members, status.Member{Member: rollout.Member{Name: fmt.Sprintf("web-%02d", m), Decision: member.Decision}, Input: member})
+	}
+	rollouts, kept := status.Compute(in).MTLS.Rollouts, 0
+	if len(rollouts) != 30 {
+		t.Fatalf("%d rollouts", len(rollouts))
+	}
+	for _, one := range rollouts {
+		kept += len(one.Evidence.Connections)
+		for _, c := range one.Evidence.Connections {
+			if c.Closed > 0 {
+				t.Fatalf("%+v is kept", c)
+			}
+		}
+	}
+	if kept != 30*v1alpha1.MaxPodConnections/2 {
+		t.Errorf("%d are kept", kept)
+	}
+	for i := range in.Members {
+		for c := range in.Members[i].Input.Seen.Evidence.Connections {
+			in.Members[i].Input.Seen.Evidence.Connections[c].Closed = 0
+		}
+	}
+	kept = 0
+	for _, one := range status.Compute(in).MTLS.Rollouts {
+		kept += len(one.Evidence.Connections)
+	}
+	if kept != 1024 {
+		t.Errorf("%d open ones are kept, want 1024", kept)
 	}
 }
 

@@ -2,6 +2,7 @@ package status
 
 import (
 	"cmp"
+	"slices"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/apply"
@@ -39,7 +40,27 @@ func rollouts(in Input) []v1alpha1.WorkloadRollout {
 			NextAttemptTime: stands.NextAttemptTime, Attempts: stands.Attempts, Evidence: stands.Evidence,
 		})
 	}
+	bound(all)
 	return append(all, absent(in, all)...)
+}
+
+// maxConnections is how many pods with plaintext connections a whole namespace's status has room for: etcd takes 1.5 MiB.
+const maxConnections = 1024
+
+// bound leaves out the connections of pods that are counted in full and closed, and of the others what there is no room for.
+func bound(rollouts []v1alpha1.WorkloadRollout) {
+	room := maxConnections
+	for i := range rollouts {
+		evidence := rollouts[i].Evidence
+		if evidence == nil || len(evidence.Connections) == 0 {
+			continue
+		}
+		evidence = evidence.DeepCopy()
+		kept := slices.DeleteFunc(evidence.Connections, func(c v1alpha1.PodConnections) bool { return c.Uncounted == 0 && c.Opened == c.Closed })
+		evidence.Connections = kept[:min(len(kept), room)]
+		room -= len(evidence.Connections)
+		rollouts[i].Evidence = evidence
+	}
 }
 
 // absent are the rollouts of workloads that have no pods now, and whose objects stay: what was counted of them is not lost.

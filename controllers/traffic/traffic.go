@@ -63,6 +63,8 @@ type Proxy struct {
 	Restarts int32
 	// Terminating says that the pod's deletion has started.
 	Terminating bool
+	// Evicts says that the proxy is told to drop series that do not move.
+	Evicts bool
 }
 
 // PortSet is a set of workload ports: those listed, or, if Except is set, all but those listed.
@@ -136,7 +138,7 @@ type Observation struct {
 	// Evidence to keep in status.
 	Evidence v1alpha1.Evidence
 	// Void says that the evidence which status keeps proves nothing any more: something was missed since, and there is no other
-	// yet.
+	// yet. Evidence has no digest of the proxies then.
 	Void bool
 }
 

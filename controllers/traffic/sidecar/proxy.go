@@ -32,8 +32,10 @@ type proxy struct {
 	// unlabelled says that its series cannot be trusted to say how its traffic was secured.
 	unlabelled bool
 
-	// orphans are the process's plaintext connections that are not counted any more, because their series went.
+	// orphans are the process's plaintext connections that are not counted any more, because their series went, and older is how
+	// many are open, at the most, of those that came before a listener changed.
 	orphans ends
+	older   int64
 
 	// Of the last reading; nil counters if there was none.
 	counters *counters
@@ -91,10 +93,23 @@ func (s *proxy) orphan(d *delta, evicted bool) {
 	if !d.lost {
 		return
 	}
-	unseen := min(d.orphans.opened-d.orphans.closed, s.counters.openTCP(s.orphans)-d.closed)
+	unseen := min(d.orphans.opened-d.orphans.closed, s.older-d.closed)
 	s.orphans = s.orphans.and(d.orphans)
 	if !evicted {
 		s.orphans.closed = add(s.orphans.closed, max(0, unseen))
+	}
+}
+
+// age notes how many connections came before a listener changed, and may be gone with the one that was replaced. Where one drains
+// at the first reading, nobody knows.
+func (s *proxy) age(now *counters, d *delta, fresh bool) {
+	switch {
+	case fresh && now.drain > 0:
+		s.older = 0
+	case fresh, !s.changing(now):
+		s.older = now.openTCP(s.orphans)
+	default:
+		s.older = max(0, s.older-d.closed)
 	}
 }
 

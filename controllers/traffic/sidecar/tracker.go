@@ -103,19 +103,16 @@ func (t *tracker) observe(req traffic.Request, scrapes []scrape, now instant) tr
 // begin compares the request and the clocks with those of the reading before.
 func (p *pass) begin() {
 	p.callers.window, p.tracker.meshed.window = p.req.Window, p.req.Window
+	first := p.last.isZero()
+	if first {
+		p.remember()
+	}
 	p.goesOn = !p.hidden.isZero()
 	if p.req.Unobserved {
 		p.hidden = p.now
 		p.interrupt(unobserved)
 	}
-	if p.last.isZero() {
-		p.first = p.now.mono
-		p.proxies = map[string]*proxy{}
-		p.pending, p.recalled, p.cleanFrom = p.req.Evidence, p.req.Evidence, p.req.CleanSince
-		if p.pending != nil {
-			p.evidence = *p.pending.DeepCopy()
-		}
-		p.callers.seed(p.req.Callers, p.now.wall)
+	if first {
 		return
 	}
 	p.clocks()
@@ -130,6 +127,20 @@ func (p *pass) begin() {
 		if t.After(p.now.wall) {
 			*t = p.now.wall
 		}
+	}
+}
+
+// remember takes in what status kept, before the first reading.
+func (p *pass) remember() {
+	p.first, p.proxies = p.now.mono, map[string]*proxy{}
+	p.recalled, p.cleanFrom = p.req.Evidence, p.req.CleanSince
+	p.callers.seed(p.req.Callers, p.now.wall)
+	switch e := p.req.Evidence; {
+	case e == nil:
+	case e.Proxies == "":
+		p.hidden = p.now // something may have been hidden when the process before looked last
+	default:
+		p.pending, p.evidence = e, *e.DeepCopy()
 	}
 }
 
@@ -185,6 +196,7 @@ func (p *pass) take(px traffic.Proxy, s scrape) {
 		p.mutual = add(p.mutual, d.mutual)
 	}
 	state.balance(now)
+	state.age(now, &d, fresh)
 	for who, calls := range d.meshed {
 		p.meshed[who] = add(p.meshed[who], calls)
 	}
@@ -260,7 +272,7 @@ func (p *pass) lost(px traffic.Proxy, state *proxy, now *counters, lost bool) (e
 	p.interrupt(fmt.Sprintf("series of the proxy of pod %s vanished", name(px)))
 	// Envoy keeps a series with the filter chain that wrote it: when the listener changes, those that the new chain does not
 	// write go once the old one has drained, and its connections with it. That is a gap, but no reason to doubt this reading.
-	if state.changing(now) {
+	if state.changing(now) && !px.Evicts {
 		return false
 	}
 	p.problems.vanished = append(p.problems.vanished, name(px))
@@ -374,8 +386,7 @@ func (p *pass) linger() {
 func (p *pass) settle() {
 	t := p.tracker
 	if p.gap != "" {
-		t.since, t.mutual, t.flowed = instant{}, nil, false
-		t.pending, t.evidence = nil, v1alpha1.Evidence{}
+		p.drop()
 	}
 	running := !t.since.isZero()
 	if running {
@@ -399,6 +410,15 @@ func (p *pass) settle() {
 	}
 }
 
+// drop ends the stretch.
+func (p *pass) drop() {
+	t := p.tracker
+	t.since, t.mutual, t.flowed, t.pending = instant{}, nil, false, nil
+	if t.evidence.Proxies != "" {
+		t.evidence = v1alpha1.Evidence{}
+	}
+}
+
 // conclude says what the pass found.
 func (p *pass) conclude() traffic.Observation {
 	t := p.tracker
@@ -417,11 +437,21 @@ func (p *pass) conclude() traffic.Observation {
 			o.Reason = "NoTraffic"
 		}
 	}
-	o.Void = t.since.isZero() && t.pending == nil
+	if o.Void = t.since.isZero() && t.pending == nil; o.Void {
+		p.void()
+	}
 	o.LastPlaintext, o.MutualTLS, o.Evidence = t.lastPlaintext.wall, t.mutual.total(), *t.evidence.DeepCopy()
 	o.NotAttributable = p.uncertain || p.recently(t.lastUncertain)
 	o.Callers, o.Meshed = t.callers.list(p.now.wall), t.meshed.met(p.now.wall)
 	return o
+}
+
+// void is what a next process must know although nothing is proven. Its time stays until that changes.
+func (p *pass) void() {
+	e, connections := &p.evidence, p.connections()
+	if e.ObservedTime == nil || e.Proxies != "" || !slices.Equal(e.Connections, connections) {
+		*e = v1alpha1.Evidence{ObservedTime: &metav1.Time{Time: p.now.wall}, Connections: connections}
+	}
 }
 
 // proven is the start of the stretch, which begins now if none goes on, and what it rests on is noted.
@@ -551,7 +581,7 @@ func (p *pass) evidenceNow() v1alpha1.Evidence {
 }
 
 // connections are those of the proxies that have had any in plaintext. Of more than there is room for, those come first that
-// the counts do not tell.
+// the counts do not tell, then those that are open.
 func (p *pass) connections() []v1alpha1.PodConnections {
 	var all []v1alpha1.PodConnections
 	for uid, state := range p.proxies {
@@ -563,8 +593,14 @@ func (p *pass) connections() []v1alpha1.PodConnections {
 			all = append(all, v1alpha1.PodConnections{Pod: uid, Opened: now.opened, Closed: now.closed, Uncounted: gone.opened - gone.closed})
 		}
 	}
+	told := func(c v1alpha1.PodConnections) int {
+		if c.Uncounted != 0 {
+			return 0
+		}
+		return 1
+	}
 	slices.SortFunc(all, func(a, b v1alpha1.PodConnections) int {
-		return cmp.Or(cmp.Compare(b.Uncounted, a.Uncounted), cmp.Compare(a.Pod, b.Pod))
+		return cmp.Or(cmp.Compare(told(a), told(b)), cmp.Compare(b.Opened-b.Closed, a.Opened-a.Closed), cmp.Compare(a.Pod, b.Pod))
 	})
 	return all[:min(len(all), v1alpha1.MaxPodConnections)]
 }

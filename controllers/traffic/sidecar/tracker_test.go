@@ -135,15 +135,18 @@ func TestTracker(t *testing.T) {
 			steps: []step{
 				pod("a"), after(time.Minute), request(func(r *traffic.Request) { r.Unobserved = true }), read, request(func(r *traffic.Request) { r.Unobserved = false }),
 				next, func(w *world) {
-					if w.last.Evidence.ObservedTime != nil || !w.last.Void {
+					if w.last.Evidence.Proxies != "" || w.last.Evidence.SinceTime != nil || !w.last.Void {
 						w.told = append(w.told, fmt.Sprintf("evidence %v, void: %v", w.last.Evidence, w.last.Void))
 					}
-				}, operatorRestarts, next,
+				}, operatorRestarts, next, next, next, next,
 			},
 			want: []string{
 				"Complete/NoTraffic, since 1m0s, gap: a part of the target was not observed",
 				"Complete/NoTraffic, since 1m10s",
-				"Complete/NoTraffic, since 1m20s",
+				"Complete/NoTraffic, since 1m20s", // nor to it does a stretch begin before an interval is over
+				"Complete/NoTraffic, since 1m30s",
+				"Complete/NoTraffic, since 1m40s",
+				"Complete/NoTraffic, since 1m40s",
 			},
 		},
 		"nor does the evidence of the time before reach over it": {
@@ -356,6 +359,40 @@ func TestTracker(t *testing.T) {
 				"Complete/NoTraffic, since 0s",
 				"Complete/NoTraffic, since 0s",
 				"Complete, since 20s, plaintext 20s, open 2, legacy/db-client TCP 2, gap: series of the proxy of pod foo/a vanished",
+			},
+		},
+		"nor have those that came to it while the one before drained": {
+			steps: []step{
+				pod("a"), plus("a", unnamedTCPOpen, 5), plus("a", plainTCPClose, 5), read, gauge("a", draining, 1), plus("a", plainTCPOpen, 2), next,
+				gauge("a", draining, 0), evicts(unnamedTCPOpen), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s",
+				"Complete, since 0s, plaintext 10s, open 2, legacy/db-client TCP 2, /unknown TCP 0",
+				"Complete/NoTraffic, since 20s, plaintext 20s, open 2, legacy/db-client TCP 2, /unknown TCP 0, gap: series of the proxy of pod foo/a vanished",
+			},
+		},
+		"the end of one that drained is not that of another": {
+			steps: []step{
+				pod("a"), plus("a", unnamedTCPOpen, 3), plus("a", plainTCPClose, 2), read, gauge("a", draining, 1), plus("a", plainTCPOpen, 1), next,
+				gauge("a", draining, 0), evicts(unnamedTCPOpen), plus("a", plainTCPClose, 1), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s, plaintext 0s, open 1, /unknown TCP 0",
+				"Complete, since 0s, plaintext 10s, open 2, legacy/db-client TCP 1, /unknown TCP 0",
+				"Complete, since 20s, plaintext 20s, open 1, legacy/db-client TCP 1, /unknown TCP 0, gap: series of the proxy of pod foo/a vanished",
+			},
+		},
+		"a proxy that evicts may do so while a listener drains": {
+			steps: []step{
+				pod("a"), with("a", func(p *simulated) { p.Evicts = true }), plus("a", plainTCPOpen, 1), gauge("a", draining, 1), read, next, evicts(plainTCPOpen), next,
+				operatorRestarts, next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s, plaintext 0s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 0s, plaintext 10s, open 1, legacy/db-client TCP 0",
+				"Incomplete/Incomplete, plaintext 20s, open 1, legacy/db-client TCP 0, gap: series of the proxy of pod foo/a vanished: Series of pod foo/a vanished while its proxy ran on, and what they would have counted with them: remove the annotation sidecar.istio.io/statsEvictionInterval.",
+				"Complete/NoTraffic, since 30s, plaintext 30s, open 1, legacy/db-client TCP 0",
 			},
 		},
 		"ends that are not counted any more leave nothing open": {
@@ -758,7 +795,7 @@ func TestEvidence(t *testing.T) {
 	}
 	gone("b")(w)
 	next(w)
-	if diff := cmp.Diff(w.last.Evidence, w.tracker.evidence); diff != "" || w.last.Evidence.ObservedTime != nil {
+	if diff := cmp.Diff(w.last.Evidence, w.tracker.evidence); diff != "" || w.last.Evidence.Proxies != "" {
 		t.Errorf("a gap left evidence: %+v", w.last.Evidence)
 	}
 }

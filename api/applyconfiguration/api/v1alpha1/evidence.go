@@ -11,7 +11,8 @@ import (
 //
 // Evidence is what the observed counters were when they were last complete.
 // After an absence the operator compares it with the proxies: if it is the
-// same proxies, and no plaintext was added, nothing was missed.
+// same proxies, and no plaintext was added, nothing was missed. Without
+// proxies it proves nothing.
 type EvidenceApplyConfiguration struct {
 	// observedTime is when the counters were read.
 	ObservedTime *v1.Time `json:"observedTime,omitempty"`
@@ -37,8 +38,8 @@ type EvidenceApplyConfiguration struct {
 	// mutualTLSInStretch is the number of mutual-TLS requests and connections
 	// counted in the present stretch, and within the observation window.
 	MutualTLSInStretch *int64 `json:"mutualTLSInStretch,omitempty"`
-	// listenerUpdates is how often the listeners of these proxies had changed: one
-	// in between may not have counted.
+	// listenerUpdates is how often the listeners of these proxies had changed. A
+	// change in between may have hidden traffic.
 	ListenerUpdates *int64 `json:"listenerUpdates,omitempty"`
 	// connections are the plaintext TCP connections by pod, for pods that have
 	// had any: Envoy may drop the count of beginnings, or of ends.
