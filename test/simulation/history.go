@@ -223,12 +223,18 @@ func (w *world) calm(core Core) {
 	}
 }
 
-// seemsOpen says that nothing but connections holds the rollout which are not there, to proxies of which series went.
+// seemsOpen says that nothing but connections holds the rollout which are not there, to a proxy that dropped the count of some.
 func (w *world) seemsOpen() bool {
 	mtls := w.profile.Status.MTLS
-	return mtls != nil && mtls.Stage == v1alpha1.StageBlocked &&
-		slices.ContainsFunc(mtls.Blockers, func(b v1alpha1.Blocker) bool { return b.Type == v1alpha1.BlockerPlaintextConnectionsOpen }) &&
-		slices.ContainsFunc(w.pods, func(p *pod) bool { return p.proc != nil && len(p.proc.swept) > 0 })
+	if mtls == nil || mtls.Stage != v1alpha1.StageBlocked {
+		return false
+	}
+	dropped := func(s sweep) bool { return s.metric == openedTotal || s.metric == closedTotal }
+	other := func(b v1alpha1.Blocker) bool {
+		return b.Type != v1alpha1.BlockerPlaintextConnectionsOpen && b.Type != v1alpha1.BlockerPlaintextSeen && b.Type != v1alpha1.BlockerPortNotAttributable
+	}
+	return !slices.ContainsFunc(mtls.Blockers, other) &&
+		slices.ContainsFunc(w.pods, func(p *pod) bool { return p.proc != nil && slices.ContainsFunc(p.proc.swept, dropped) })
 }
 
 func (w *world) respec(what string, change func(*v1alpha1.MTLS)) {
@@ -473,7 +479,9 @@ func dropLabel(w *world) { w.retag(unlabelled) }
 func (w *world) retag(to telemetry) {
 	set := func(to telemetry) {
 		w.diary.note(w.now, "truth", "a Telemetry makes the metrics %d", to)
-		w.conceal()
+		if to == counted {
+			w.conceal()
+		}
 		w.telemetryObject = to != counted
 		w.at(w.now+w.between(0, 2*time.Second), func() {
 			w.muted[w.telemetry], w.telemetry = w.now, to
@@ -492,7 +500,7 @@ func (w *world) retag(to telemetry) {
 // conceal notes that a Telemetry goes of which the operator's cache never heard.
 func (w *world) conceal() {
 	if w.telemetryObject && w.now < w.staleUntil && len(w.stale.facts.TelemetryOverrides) == 0 {
-		w.concealed = w.now
+		w.concealedFrom, w.concealed = w.staleFrom, w.now
 	}
 }
 
@@ -510,7 +518,7 @@ func failWrite(w *world) {
 }
 
 func staleCache(w *world) {
-	w.stale, w.staleUntil = w.look(), w.now+w.between(0, 3*w.config.interval)
+	w.stale, w.staleFrom, w.staleUntil = w.look(), w.now, w.now+w.between(0, 3*w.config.interval)
 	w.diary.note(w.now, "truth", "the cache stands still until %s", stamp(w.staleUntil))
 	w.at(w.staleUntil, func() {
 		w.oracle.hold(w.now, "the cache stood still")

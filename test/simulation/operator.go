@@ -80,6 +80,7 @@ type operator struct {
 
 func (w *world) boot(core Core) {
 	w.operators++
+	w.booted = w.now
 	w.readers++
 	w.memories++
 	o := &operator{w: w, core: core, clock: clock{w}, number: w.operators, due: w.now}
@@ -373,7 +374,8 @@ func (w *world) look() *cluster {
 	for _, p := range w.pods {
 		pod := facts.Pod{
 			Namespace: "shop", Name: p.name, UID: p.uid, IP: p.address, Workload: "web", Created: epoch.Add(p.created + w.stamps),
-			Restarts: p.restarts, Ready: p.proc != nil || !p.meshed, Terminating: p.terminating, Membership: facts.MemberSidecar,
+			EvictsStats: p.proc != nil && p.proc.evicts > 0,
+			Restarts:    p.restarts, Ready: p.proc != nil || !p.meshed, Terminating: p.terminating, Membership: facts.MemberSidecar,
 		}
 		if !p.meshed {
 			pod.Membership = facts.MemberNone

@@ -195,9 +195,10 @@ func (o *oracle) gap(at time.Duration, seen traffic.Observation) {
 	}
 }
 
-// lingers notes that no stretch goes on yet after something had hidden traffic: nothing may be left of that.
+// lingers notes that no stretch goes on yet after something had hidden traffic, or may have before the operator started: nothing
+// may be left of that.
 func (o *oracle) lingers(w *world, seen traffic.Observation) {
-	if o.noticed.at > 0 && !seen.Since.Before(seen.Time) && w.now-o.noticed.at < 3*w.config.interval+drainTime {
+	if !seen.Since.Before(seen.Time) && w.now-max(o.noticed.at, w.booted) < 3*w.config.interval+drainTime {
 		o.hold(w.now, "what had hidden traffic was not over for long")
 	}
 }

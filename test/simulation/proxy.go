@@ -144,7 +144,7 @@ func (p *process) sweep(w *world, family int, since time.Duration, held func(*co
 	p.families[family] = slices.DeleteFunc(p.families[family], func(c *counter) bool {
 		goes := c.moved < since && !held(c)
 		if goes {
-			p.swept = append(p.swept, sweep{w.now, c.client})
+			p.swept = append(p.swept, sweep{w.now, c.client, c.metric})
 		}
 		return goes
 	})

@@ -45,6 +45,7 @@ var sources = map[simulation.Source]struct {
 		56557:  "a Telemetry comes and goes while the operator is away",
 		65595:  "a stream that is open goes with its pod a moment after its last word",
 		118424: "a stream is open on a port that is excepted no more",
+		144866: "a parent becomes STRICT after somebody deleted the object",
 	}},
 	simulation.Prometheus: {histories: 60, cases: map[int64]string{
 		303: "a process that counts what the one before did, while nobody reads it",

@@ -93,7 +93,7 @@ func (s sidecars) excuse(u *use, window time.Duration) string {
 	switch {
 	case u.counted != counted && max(w.muted[notCounted], w.muted[unlabelled]) <= w.now-window+sum && o.noticed.memory != w.memories:
 		return "on a listener that did not count, and that drained when the observation began"
-	case u.counted != counted && u.from < w.concealed+drainTime:
+	case u.counted != counted && w.concealed > 0 && u.from >= w.concealedFrom && u.from < w.concealed+drainTime:
 		return "on a listener that did not count, because of a Telemetry that went before the cache had it"
 	case u.counted != counted:
 		return ""

@@ -117,6 +117,7 @@ type process struct {
 type sweep struct {
 	at     time.Duration
 	client string
+	metric int
 }
 
 // world is the whole truth.
@@ -132,7 +133,8 @@ type world struct {
 	parent    v1alpha1.Mode
 	telemetry telemetry
 	muted     [3]time.Duration // when a telemetry was last replaced by another
-	concealed time.Duration    // when one went of which the operator's cache never heard
+	// concealed is when one went of which the operator's cache, which stands still since concealedFrom, never heard.
+	concealedFrom, concealed time.Duration
 	// telemetryObject says that a Telemetry is in the cluster that says so.
 	telemetryObject bool
 	competing       []facts.CompetingPolicy
@@ -145,18 +147,19 @@ type world struct {
 	uses    []*use
 	agenda  []entry
 
-	source     source
-	operator   *operator
-	operators  int
-	readers    int           // memories of whoever reads the proxies: it forgets what is not asked any more
-	memories   int           // of an observer, likewise
-	skew       time.Duration // of the operator's clock
-	stamps     time.Duration // by how much the API server's clock is off, which says when pods were made
-	staleUntil time.Duration
-	stale      *cluster
-	fault      fault
-	calmed     bool // the faults have ended, and whoever is in the mesh calls every pod
-	oracle     oracle
+	source                source
+	operator              *operator
+	operators             int
+	readers               int           // memories of whoever reads the proxies: it forgets what is not asked any more
+	memories              int           // of an observer, likewise
+	skew                  time.Duration // of the operator's clock
+	stamps                time.Duration // by how much the API server's clock is off, which says when pods were made
+	staleFrom, staleUntil time.Duration
+	booted                time.Duration // when the operator started
+	stale                 *cluster
+	fault                 fault
+	calmed                bool // the faults have ended, and whoever is in the mesh calls every pod
+	oracle                oracle
 }
 
 // telemetry is what the proxies count.
