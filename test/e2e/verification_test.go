@@ -10,6 +10,8 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -55,7 +57,13 @@ func eventsOf(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) str
 // elapse puts the time of a profile's next attempt into the past, as if it had been waited for.
 func elapse(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) {
 	GinkgoHelper()
-	patch := fmt.Sprintf(`{"status": {"mtls": {"nextAttemptTime": %q}}}`, time.Now().Add(-time.Minute).UTC().Format(time.RFC3339))
+	past := time.Now().Add(-time.Hour).UTC().Format(time.RFC3339)
+	// The object tells of the rollback, too, and has the last word.
+	told := fmt.Sprintf(`{"generation":%d,"attempts":1,"time":%q}`, profile.Generation, past)
+	peer := &securityv1.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: profile.Namespace, Name: profile.Name}}
+	patch := fmt.Sprintf(`{"metadata": {"annotations": {%q: %q}}}`, v1alpha1.AnnotationRolledBack, told)
+	Expect(mesh.Client().Patch(ctx, peer, client.RawPatch(types.MergePatchType, []byte(patch)))).To(Succeed())
+	patch = fmt.Sprintf(`{"status": {"mtls": {"nextAttemptTime": %q}}}`, past)
 	Expect(mesh.Client().Status().Patch(ctx, read(ctx, profile), client.RawPatch(types.MergePatchType, []byte(patch)))).To(Succeed())
 }
 
