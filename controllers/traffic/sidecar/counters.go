@@ -75,6 +75,9 @@ type counters struct {
 	drain   int64
 	samples []sample // ordered by hash
 	callers []caller
+	// tcp are the plaintext connections of all series. It is told by the sums over the proxy, not by caller: a connection may be
+	// opened before its peer is known, and closed after.
+	tcp ends
 	// plaintext is a digest of the plaintext series and what they count, the same in every process; empty without any.
 	plaintext string
 	// ports has the connections by workload port, 0 for the chain of ports that no Service knows. It is nil if the proxy
@@ -212,6 +215,7 @@ func (c *counters) traffic(families map[string]*dto.MetricFamily) error {
 				s.caller = c.intern(known, l.meshed(), maxMeshed)
 			}
 			c.samples = append(c.samples, s)
+			c.tcp.count(s)
 		}
 	}
 	c.plaintext = digest(plaintext)

@@ -129,18 +129,9 @@ func (t tally) count() int64 {
 	return add(t.requests, t.opened)
 }
 
-// connectionsTCP are the plaintext connections of all series. It is told by the sums over the proxy, not by caller: a connection
-// may be opened before its peer is known, and closed after.
-func (c *counters) connectionsTCP() (all ends) {
-	for _, s := range c.samples {
-		all.count(s)
-	}
-	return all
-}
-
 // openTCP counts the plaintext connections that are open, given what is not counted any more.
 func (c *counters) openTCP(orphans ends) int64 {
-	all := c.connectionsTCP().and(orphans)
+	all := c.tcp.and(orphans)
 	return max(0, all.opened-all.closed)
 }
 

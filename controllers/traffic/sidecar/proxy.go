@@ -116,7 +116,7 @@ func (s *proxy) age(now *counters, d *delta, fresh bool) {
 // balance takes more ends than beginnings for ends of connections whose beginning was counted by a series that is gone. Envoy
 // prints the ends first, so none of them is of a connection that it has still to print.
 func (s *proxy) balance(now *counters) {
-	all := now.connectionsTCP().and(s.orphans)
+	all := now.tcp.and(s.orphans)
 	s.orphans.opened = add(s.orphans.opened, max(0, all.closed-all.opened))
 }
 

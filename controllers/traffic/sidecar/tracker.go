@@ -216,7 +216,7 @@ func (p *pass) recall(px traffic.Proxy, s scrape) ends {
 	if i < 0 || s.at.mono-s.counters.started()-startTolerance > observed {
 		return ends{}
 	}
-	before, now := e.Connections[i], s.counters.connectionsTCP()
+	before, now := e.Connections[i], s.counters.tcp
 	gone := ends{opened: max(0, before.Opened-now.opened), closed: max(0, before.Closed-now.closed)}
 	return gone.and(ends{opened: max(0, before.Uncounted), closed: max(0, -before.Uncounted)})
 }
@@ -588,7 +588,7 @@ func (p *pass) connections() []v1alpha1.PodConnections {
 		if state.counters == nil {
 			continue
 		}
-		now, gone := state.counters.connectionsTCP(), state.orphans
+		now, gone := state.counters.tcp, state.orphans
 		if now != (ends{}) || gone != (ends{}) {
 			all = append(all, v1alpha1.PodConnections{Pod: uid, Opened: now.opened, Closed: now.closed, Uncounted: gone.opened - gone.closed})
 		}
