@@ -87,7 +87,7 @@ func (c *profileCollector) Describe(out chan<- *prometheus.Desc) {
 
 // since is the age of a reading that a rollout rests on; zero without one.
 func (c *profileCollector) since(stage v1alpha1.Stage, evidence *v1alpha1.Evidence) time.Duration {
-	if stage == "" || evidence == nil || evidence.ObservedTime == nil || evidence.Proxies == "" {
+	if stage == "" || !evidence.Proves() || evidence.ObservedTime == nil {
 		return 0
 	}
 	return c.clock.Since(evidence.ObservedTime.Time)

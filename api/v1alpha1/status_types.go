@@ -458,6 +458,9 @@ type Evidence struct {
 	Connections []PodConnections `json:"connections,omitempty"`
 }
 
+// Proves says whether the evidence is that of any proxies, so that something may rest on it. There may be none.
+func (e *Evidence) Proves() bool { return e != nil && e.Proxies != "" }
+
 // PodConnections are plaintext TCP connections to a pod.
 type PodConnections struct {
 	// pod is the UID of the pod.

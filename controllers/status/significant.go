@@ -65,7 +65,7 @@ func essence(status v1alpha1.ServiceSecurityProfileStatus) v1alpha1.ServiceSecur
 
 // whether there is evidence is news: a restart of the operator must not find what proves nothing any more.
 func whether(evidence *v1alpha1.Evidence) *v1alpha1.Evidence {
-	if evidence == nil || evidence.Proxies == "" {
+	if !evidence.Proves() {
 		return nil
 	}
 	return &v1alpha1.Evidence{}

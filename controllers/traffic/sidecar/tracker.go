@@ -137,7 +137,7 @@ func (p *pass) remember() {
 	p.callers.seed(p.req.Callers, p.now.wall)
 	switch e := p.req.Evidence; {
 	case e == nil:
-	case e.Proxies == "":
+	case !e.Proves():
 		p.hidden = p.now // something may have been hidden when the process before looked last
 	default:
 		p.pending, p.evidence = e, *e.DeepCopy()
@@ -414,7 +414,7 @@ func (p *pass) settle() {
 func (p *pass) drop() {
 	t := p.tracker
 	t.since, t.mutual, t.flowed, t.pending = instant{}, nil, false, nil
-	if t.evidence.Proxies != "" {
+	if t.evidence.Proves() {
 		t.evidence = v1alpha1.Evidence{}
 	}
 }
@@ -449,7 +449,7 @@ func (p *pass) conclude() traffic.Observation {
 // void is what a next process must know although nothing is proven. Its time stays until that changes.
 func (p *pass) void() {
 	e, connections := &p.evidence, p.connections()
-	if e.ObservedTime == nil || e.Proxies != "" || !slices.Equal(e.Connections, connections) {
+	if e.ObservedTime == nil || e.Proves() || !slices.Equal(e.Connections, connections) {
 		*e = v1alpha1.Evidence{ObservedTime: &metav1.Time{Time: p.now.wall}, Connections: connections}
 	}
 }
