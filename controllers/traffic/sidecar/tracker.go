@@ -481,27 +481,38 @@ func (p *pass) recently(when time.Time) bool {
 func (p *pass) start() {
 	t := p.tracker
 	t.since = p.now
-	e, from := t.pending, t.cleanFrom
+	e := t.pending
 	t.pending = nil
-	if e == nil || e.ObservedTime == nil || from.IsZero() {
+	if e == nil || e.ObservedTime == nil || t.cleanFrom.IsZero() {
 		return
 	}
 	if e.SinceTime == nil {
 		p.interrupt("the evidence in status does not say since when it holds")
 		return
 	}
-	if since := e.SinceTime.Time; from.Before(since) {
+	if since := e.SinceTime.Time; t.cleanFrom.Before(since) {
 		if since.After(p.now.wall) {
 			since = p.now.wall // it was rounded up; a clock that is behind is told by the time of the readings
 		}
-		from, t.cleanFrom = since, since // somebody edited status
+		t.cleanFrom = since // somebody edited status
 	}
 	plain, mutual := p.totals()
 	if why := p.missed(e, plain, mutual); why != "" {
 		p.interrupt(why)
 		return
 	}
-	t.since = instant{wall: from, mono: p.now.mono - p.now.wall.Sub(from)}
+	p.resume(e, plain, mutual)
+}
+
+// resume takes up the stretch of the time before, of which nothing was missed.
+func (p *pass) resume(e *v1alpha1.Evidence, plain, mutual int64) {
+	t := p.tracker
+	inStretch := max(0, e.MutualTLSInStretch)
+	if oldest := p.oldest(); t.cleanFrom.Before(oldest.Add(-startTolerance)) {
+		// What the pods before them took is gone with them, and for that there is nothing but the word of status.
+		t.cleanFrom, inStretch = oldest, 0
+	}
+	t.since = instant{wall: t.cleanFrom, mono: p.now.mono - p.now.wall.Sub(t.cleanFrom)}
 	if !p.req.Ports.All() {
 		t.lastExcepted = p.now.wall // there may have been any, and nobody knows any more
 	}
@@ -514,8 +525,8 @@ func (p *pass) start() {
 		return
 	}
 	calls := mutual - e.MutualTLS
-	if !from.Before(p.now.wall.Add(-p.req.Window)) {
-		calls = add(calls, max(0, e.MutualTLSInStretch)) // else nobody knows how many of them were in the window
+	if !t.cleanFrom.Before(p.now.wall.Add(-p.req.Window)) {
+		calls = add(calls, inStretch) // else nobody knows how many of them were in the window
 	}
 	t.mutual = flow{}.add(p.now.mono, calls, p.req.Window)
 	t.flowed = t.mutual.total() > 0
@@ -553,6 +564,17 @@ func (p *pass) uncountedIn(e *v1alpha1.Evidence, plain, mutual int64) string {
 		return "listeners of a proxy changed in the operator's absence, and may not have counted in between"
 	}
 	return ""
+}
+
+// oldest is when the first of the processes that run began, on the late side.
+func (p *pass) oldest() time.Time {
+	oldest := p.now.mono
+	for _, state := range p.proxies {
+		if state.counters != nil {
+			oldest = min(oldest, state.started)
+		}
+	}
+	return p.now.wall.Add(oldest - p.now.mono)
 }
 
 // startedBefore says whether every proxy runs the process that was read at a time. Starts are estimated on the late side,

@@ -182,6 +182,20 @@ func TestTracker(t *testing.T) {
 				"Complete/NoTraffic, since 20s, gap: the stretch in status is older than the profile",
 			},
 		},
+		"a stretch in status is taken up from when the oldest process began": {
+			steps: []step{
+				pod("a"), read, after(time.Minute), pod("b"), plus("b", mtlsHTTP, 2), read, terminating("a"), next, gone("a"), next,
+				plus("b", mtlsHTTP, 3), next, operatorRestarts, plus("b", mtlsHTTP, 1), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s",
+				"Complete, since 0s, mutual 2",
+				"Complete, since 0s, mutual 2",
+				"Complete, since 0s, mutual 2",
+				"Complete, since 0s, mutual 5",
+				"Complete, since 1m0s, mutual 1",
+			},
+		},
 		"a stretch in status that is edited begins where the evidence says": {
 			steps: []step{
 				pod("a"), read, next, plus("a", plainHTTP, 1), next, next, operatorRestarts, request(func(r *traffic.Request) {
