@@ -55,7 +55,7 @@ func proxies(pods []facts.Pod) []traffic.Proxy {
 		if pod.Membership == facts.MemberSidecar && !pod.Excepted {
 			out = append(out, traffic.Proxy{
 				Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Workload: pod.Workload, Address: pod.IP, Created: pod.Created,
-				Restarts: pod.Restarts, Terminating: pod.Terminating, Evicts: pod.EvictsStats,
+				Restarts: pod.Restarts, Terminating: pod.Terminating, Eviction: pod.StatsEviction,
 			})
 		}
 	}

@@ -307,8 +307,8 @@ type Pod struct {
 	// UnrewrittenProbes are container names whose HTTP, TCP or gRPC probes, or HTTP hooks, reach a port that is to be STRICT
 	// through the proxy in plaintext.
 	UnrewrittenProbes []string
-	// EvictsStats says that the pod's proxy is told to drop series that do not move.
-	EvictsStats bool
+	// StatsEviction is how long a series has to stand still before the pod's proxy may drop it; zero if it drops none.
+	StatsEviction time.Duration
 }
 
 // Host is a name that clients call.

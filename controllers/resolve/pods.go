@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -91,8 +92,22 @@ func describePod(pod *corev1.Pod, served []int32) facts.Pod {
 		Membership:    membership(pod),
 		Gateway:       isGateway(pod),
 		ExcludedPorts: excludedPorts(pod, served),
-		EvictsStats:   pod.Annotations[annotationEviction] != "",
+		StatsEviction: statsEviction(pod),
 	}
+}
+
+// statsEviction is how long a series has to stand still before the pod's proxy may drop it; zero if it drops none. One that cannot
+// be read is the shortest.
+func statsEviction(pod *corev1.Pod) time.Duration {
+	text := pod.Annotations[annotationEviction]
+	if text == "" {
+		return 0
+	}
+	interval, err := time.ParseDuration(text)
+	if err != nil {
+		return time.Nanosecond
+	}
+	return max(time.Nanosecond, interval)
 }
 
 // sidecar is the proxy's container, which is an init container where sidecars are native; nil if there is none.

@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,6 +79,20 @@ func initArgs(args ...string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: "other", Args: []string{"-b", "1"}},
 			corev1.Container{Name: initContainer, Args: args})
+	}
+}
+
+func TestStatsEviction(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"": 0, "1h": time.Hour, "90s": 90 * time.Second, "often": time.Nanosecond, "0s": time.Nanosecond, "-1m": time.Nanosecond,
+	} {
+		pod, err := TrimPod(newPod("p", nil, annotate(annotationEviction, text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := statsEviction(pod.(*corev1.Pod)); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
 	}
 }
 

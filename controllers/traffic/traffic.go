@@ -63,8 +63,8 @@ type Proxy struct {
 	Restarts int32
 	// Terminating says that the pod's deletion has started.
 	Terminating bool
-	// Evicts says that the proxy is told to drop series that do not move.
-	Evicts bool
+	// Eviction is how long a series has to stand still before the proxy may drop it; zero if it drops none.
+	Eviction time.Duration
 }
 
 // PortSet is a set of workload ports: those listed, or, if Except is set, all but those listed.

@@ -374,11 +374,13 @@ func (w *world) look() *cluster {
 	for _, p := range w.pods {
 		pod := facts.Pod{
 			Namespace: "shop", Name: p.name, UID: p.uid, IP: p.address, Workload: "web", Created: epoch.Add(p.created + w.stamps),
-			EvictsStats: p.proc != nil && p.proc.evicts > 0,
-			Restarts:    p.restarts, Ready: p.proc != nil || !p.meshed, Terminating: p.terminating, Membership: facts.MemberSidecar,
+			Restarts: p.restarts, Ready: p.proc != nil || !p.meshed, Terminating: p.terminating, Membership: facts.MemberSidecar,
 		}
 		if !p.meshed {
 			pod.Membership = facts.MemberNone
+		}
+		if p.proc != nil {
+			pod.StatsEviction = p.proc.evicts
 		}
 		if p.probes {
 			pod.UnrewrittenProbes = []string{"app"}

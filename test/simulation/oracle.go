@@ -183,7 +183,7 @@ func (o *oracle) news(w *world, p *process, since time.Duration) {
 func (o *oracle) gap(at time.Duration, seen traffic.Observation) {
 	for _, known := range []string{
 		"clock was set back", "clock jumped", "restarted, and what", "restarted before it was read", "went away", "vanished", "secured",
-		"joined", "excepted", "scraped no proxy", "clock of the server", "not scraped before", "scraped until", "had no series", "did not say how", "did not say which", "behind that of", "other pods", "may have restarted", "fell in",
+		"joined", "excepted", "scraped no proxy", "clock of the server", "not scraped before", "scraped until", "had no series", "did not say how", "did not say which", "behind that of", "other pods", "may have restarted", "fell in", "drops series",
 	} {
 		if strings.Contains(seen.Gap, known) {
 			o.hold(at, "gap: … "+known+" …")

@@ -21,7 +21,7 @@ var sources = map[simulation.Source]struct {
 	histories int64
 	cases     map[int64]string
 }{
-	simulation.Sidecars: {histories: 1500, cases: map[int64]string{
+	simulation.Sidecars: {histories: 3000, cases: map[int64]string{
 		35:     "a pod without a sidecar takes plaintext, and goes",
 		52:     "somebody weakens STRICT after the operator restarted",
 		87:     "STRICT long after a parent had it",
@@ -46,6 +46,8 @@ var sources = map[simulation.Source]struct {
 		65595:  "a stream that is open goes with its pod a moment after its last word",
 		118424: "a stream is open on a port that is excepted no more",
 		144866: "a parent becomes STRICT after somebody deleted the object",
+		209175: "a stream that is open goes with its pod, and told of messages before",
+		246714: "a series comes and is evicted while the operator is away",
 	}},
 	simulation.Prometheus: {histories: 60, cases: map[int64]string{
 		303: "a process that counts what the one before did, while nobody reads it",

@@ -23,6 +23,7 @@ type problems struct {
 	missing     string // label and metric
 	unlabelled  []string
 	vanished    []string
+	evicting    []string
 	uncounted   []string
 }
 
@@ -84,6 +85,11 @@ func (p *problems) texts(port int32) (texts []string) {
 		slices.Sort(p.vanished)
 		texts = append(texts, fmt.Sprintf("Series of %s vanished while its proxy ran on, and what they would have counted with them: "+
 			"remove the annotation sidecar.istio.io/statsEvictionInterval.", pods(p.vanished)))
+	}
+	if len(p.evicting) > 0 {
+		slices.Sort(p.evicting)
+		texts = append(texts, fmt.Sprintf("Series may have come and gone between two readings of %s: remove the annotation "+
+			"sidecar.istio.io/statsEvictionInterval, or make it longer than the operator's --observation-interval.", pods(p.evicting)))
 	}
 	if len(p.uncounted) > 0 {
 		slices.Sort(p.uncounted)

@@ -190,6 +190,9 @@ func (p *pass) take(px traffic.Proxy, s scrape) {
 		state.orphans = p.recall(px, s)
 		p.join(px, s.at.mono-now.started(), plain, certain, &d)
 	default:
+		if p.evicting(px, state.at, s.at.mono) {
+			p.problems.evicting = append(p.problems.evicting, name(px))
+		}
 		evicted := p.lost(px, state, now, d.lost)
 		state.orphan(&d, evicted)
 		p.count(plain, certain, &d)
@@ -247,6 +250,7 @@ func (p *pass) join(px traffic.Proxy, started time.Duration, plain, certain bool
 		}
 		return
 	}
+	p.evicting(px, started, p.now.mono)
 	switch within := started >= p.since.mono-startSlack; {
 	case within:
 		if px.Restarts > 0 {
@@ -264,6 +268,15 @@ func (p *pass) join(px traffic.Proxy, started time.Duration, plain, certain bool
 	}
 }
 
+// evicting says that the proxy may have counted something and dropped it between two times, which no reading would show.
+func (p *pass) evicting(px traffic.Proxy, since, until time.Duration) bool {
+	if px.Eviction == 0 || until-since <= px.Eviction {
+		return false
+	}
+	p.interrupt(fmt.Sprintf("the proxy of pod %s drops series that do not move, and some may have come and gone unread", name(px)))
+	return true
+}
+
 // lost judges series that vanished from the same process, and says whether they were evicted.
 func (p *pass) lost(px traffic.Proxy, state *proxy, now *counters, lost bool) (evicted bool) {
 	if !lost {
@@ -272,7 +285,7 @@ func (p *pass) lost(px traffic.Proxy, state *proxy, now *counters, lost bool) (e
 	p.interrupt(fmt.Sprintf("series of the proxy of pod %s vanished", name(px)))
 	// Envoy keeps a series with the filter chain that wrote it: when the listener changes, those that the new chain does not
 	// write go once the old one has drained, and its connections with it. That is a gap, but no reason to doubt this reading.
-	if state.changing(now) && !px.Evicts {
+	if state.changing(now) && px.Eviction == 0 {
 		return false
 	}
 	p.problems.vanished = append(p.problems.vanished, name(px))
@@ -558,12 +571,21 @@ func (p *pass) uncountedIn(e *v1alpha1.Evidence, plain, mutual int64) string {
 		return "counters of a proxy fell in the operator's absence"
 	case plain > e.Plaintext:
 		return "" // that is known
+	case p.evictedSince(e.ObservedTime.Time):
+		return "a proxy drops series that do not move, and some may have come and gone in the operator's absence"
 	case p.plaintextSeries() != e.PlaintextSeries:
 		return "counters of a proxy fell in the operator's absence"
 	case p.listenerUpdates() != e.ListenerUpdates:
 		return "listeners of a proxy changed in the operator's absence, and may not have counted in between"
 	}
 	return ""
+}
+
+// evictedSince says whether a proxy may have dropped what it counted after a time.
+func (p *pass) evictedSince(when time.Time) bool {
+	return slices.ContainsFunc(p.req.Proxies, func(px traffic.Proxy) bool {
+		return px.Eviction > 0 && p.now.wall.Sub(when) > px.Eviction
+	})
 }
 
 // oldest is when the first of the processes that run began, on the late side.

@@ -17,6 +17,12 @@ const refusedA = "Unavailable/SourceUnavailable: The proxy of pod foo/a cannot b
 
 const vanishedA = "series of the proxy of pod foo/a vanished"
 
+const (
+	unreadA   = "the proxy of pod foo/a drops series that do not move, and some may have come and gone unread"
+	evictingA = "Series may have come and gone between two readings of pod foo/a: remove the annotation sidecar.istio.io/statsEvictionInterval, " +
+		"or make it longer than the operator's --observation-interval."
+)
+
 func except(ports ...int32) step {
 	return request(func(r *traffic.Request) { r.Ports = traffic.PortSet{Except: true, Ports: ports} })
 }
@@ -399,7 +405,7 @@ func TestTracker(t *testing.T) {
 		},
 		"a proxy that evicts may do so while a listener drains": {
 			steps: []step{
-				pod("a"), with("a", func(p *simulated) { p.Evicts = true }), plus("a", plainTCPOpen, 1), gauge("a", draining, 1), read, next, evicts(plainTCPOpen), next,
+				pod("a"), with("a", func(p *simulated) { p.Eviction = time.Hour }), plus("a", plainTCPOpen, 1), gauge("a", draining, 1), read, next, evicts(plainTCPOpen), next,
 				operatorRestarts, next,
 			},
 			want: []string{
@@ -427,6 +433,32 @@ func TestTracker(t *testing.T) {
 				"Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 0s",
 				"Incomplete/Incomplete, gap: " + vanishedA + ": Series of pod foo/a vanished while its proxy ran on, and what they would have counted with them: remove the annotation sidecar.istio.io/statsEvictionInterval.",
 				"Complete/NoTraffic, since 40s",
+			},
+		},
+		"what a proxy that evicts series counted between readings that are too far apart may be gone": {
+			steps: []step{
+				pod("a"), evicting("a", 15*time.Second), read, next, refuses("a"), next, answers("a"), next, next,
+				evicting("a", 5*time.Second), next, evicting("a", 0), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 0s", refusedA,
+				"Incomplete/Incomplete, gap: " + unreadA + ": " + evictingA, "Complete/NoTraffic, since 40s",
+				"Incomplete/Incomplete, gap: " + unreadA + ": " + evictingA, "Complete/NoTraffic, since 1m0s",
+			},
+		},
+		"and what one counted in the operator's absence": {
+			steps: []step{
+				pod("a"), evicting("a", 15*time.Second), after(time.Minute), read, next, operatorRestarts, next, operatorRestarts, after(20 * time.Second), read,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 1m0s", "Complete/NoTraffic, since 1m0s", "Complete/NoTraffic, since 1m0s",
+				"Complete/NoTraffic, since 1m40s, gap: a proxy drops series that do not move, and some may have come and gone in the operator's absence",
+			},
+		},
+		"and what one counted before it joined": {
+			steps: []step{pod("b"), after(time.Minute), read, olderPod("a", 20*time.Second), evicting("a", 15*time.Second), next, next},
+			want: []string{
+				"Complete/NoTraffic, since 1m0s", "Complete/NoTraffic, since 1m10s, gap: " + unreadA, "Complete/NoTraffic, since 1m10s",
 			},
 		},
 		"series that vanish with the filter chain that wrote them are a gap, but complete": {
