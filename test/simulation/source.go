@@ -72,10 +72,10 @@ func readProxies(w *world, clock clock, core Core) *sidecar.Observer {
 func (s sidecars) excuse(u *use, window time.Duration) string {
 	w, o := s.w, &s.w.oracle
 	gone, terminated, to := u.pod.gone, u.pod.lastWord >= 0, u.to
-	if gone && terminated {
-		to = min(to, u.pod.lastWord)
+	if gone && terminated && u.pod.lastWord < to {
+		to = u.pod.lastWord
 		if u.client.kind == messages && !u.proc.exposes {
-			to = min(to, u.from+time.Duration(u.flushed)*flush) // what it did after that is counted at the next flush
+			to -= max(0, to-u.from) % flush // what it did after that is counted at the next flush
 		}
 	}
 	sum := o.stepped(w, w.now-window)
