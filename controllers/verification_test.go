@@ -11,6 +11,7 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/test/playback"
@@ -161,6 +162,38 @@ var _ = Describe("Verification by the callers' own proxies", func() {
 		Eventually(warning(ssp, v1alpha1.WarningCallersNotVisible)).WithContext(ctx).Should(Equal(
 			"Verification cannot see whether the calls of these callers fail: clients/sleep (no pod with a sidecar in this cluster has its identity). " +
 				"The target's own proxies are watched, but they do not know whom they refuse in the handshake."))
+	})
+
+	It("goes on for a workload of a namespace that is told apart in another way, and so does the back-off", func(ctx SpecContext) {
+		ns, target := workload(ctx)
+		clients := namespace(ctx)
+		web, host := sender(ctx, clients, "web"), "httpbin."+ns+".svc.cluster.local"
+		every(func() { target.MutualTLS("web", clients, 1) })
+		web.Calls(host, "-", 1000)
+		ssp := profile(ctx, ns, "all", whole(v1alpha1.TargetNamespace), staged(long))
+		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageVerifying))
+		rollouts := func(ctx context.Context) []string {
+			var out []string
+			for _, r := range status(ctx, ssp).MTLS.Rollouts {
+				out = append(out, fmt.Sprintf("%s %s %d", r.Name, r.Stage, r.Attempts))
+			}
+			return out
+		}
+
+		By("a pod of the same labels that something else made")
+		extra, _ := pod(ctx, ns, "httpbin", "httpbin-debug", true)
+		Eventually(rollouts).WithContext(ctx).Should(ConsistOf("httpbin-1+httpbin-debug Verifying 0"))
+		Consistently(members(ns)).WithContext(ctx).Should(ConsistOf("httpbin"))
+		Eventually(func(g Gomega) {
+			web.Calls(host, "UC", 3)
+			g.Expect(rollouts(ctx)).To(ConsistOf("httpbin-1+httpbin-debug RolledBack 1"))
+		}).Should(Succeed())
+		Eventually(members(ns)).WithContext(ctx).Should(BeEmpty())
+
+		By("without it")
+		Expect(k8s.Delete(ctx, extra, client.GracePeriodSeconds(0))).To(Succeed())
+		Eventually(rollouts).WithContext(ctx).Should(ConsistOf("httpbin-1 RolledBack 1"))
+		Consistently(members(ns)).WithContext(ctx).Should(BeEmpty())
 	})
 
 	It("reads no caller's proxy but around the switch", func(ctx SpecContext) {

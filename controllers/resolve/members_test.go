@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -155,8 +156,25 @@ func TestMembers(t *testing.T) {
 		diff(t, "without one", strict, of(t, mesh)["web"].Facts.Inherited)
 	})
 	t.Run("STRICT by an object of another name", func(t *testing.T) {
-		got := of(t, owned(newPolicy("foo", "all-web+api-0", 1, web, strict), all))
+		got := of(t, newPolicy("foo", "hand", 1, web, strict))
 		diff(t, "inherited", strict, got["web"].Facts.Inherited)
+	})
+	t.Run("its object by the name that it had before", func(t *testing.T) {
+		old := owned(newPolicy("foo", "all-web+api-0", 1, web, strict), all)
+		old.Annotations = map[string]string{
+			v1alpha1.AnnotationSwitchedAt: "2026-01-02T03:04:05Z", v1alpha1.AnnotationPreviousMode: "Permissive",
+		}
+		got := of(t, old)["web"].Facts
+		diff(t, "inherited", permissive, got.Inherited)
+		diff(t, "in force", facts.Form{Mode: strict}, got.InForce())
+		diff(t, "verifying", true, got.Policy.Owned && !got.Policy.SwitchedAt.IsZero())
+		diff(t, "previous", facts.Form{Mode: permissive}, got.Policy.Previous)
+		older := newPolicy("foo", "hand", 0, web, strict)
+		diff(t, "somebody else's is in force", false, of(t, old, older)["web"].Facts.Policy.Exists)
+		part := maps.Clone(web)
+		part["version"] = "none"
+		old.Spec.Selector.MatchLabels = part
+		diff(t, "for none of its pods", false, of(t, old)["web"].Facts.Policy.Exists)
 	})
 	t.Run("objects, and who is covered", func(t *testing.T) {
 		portsOnly := newPolicy("foo", "hand", 0, db, "", withPorts(map[uint32]v1alpha1.Mode{80: permissive}))

@@ -121,6 +121,9 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 	if err != nil || !res.has(PeerAuthenticationKind) {
 		return err
 	}
+	if res.resolver.member && !exists {
+		res.facts.Policy = res.before(governed, policies)
+	}
 	if res.facts.CompetingPolicies, err = res.competing(ctx, policies); err != nil {
 		return err
 	}
@@ -131,6 +134,25 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 	inherited := res.inherited(policies)
 	res.facts.Inherited, res.facts.InheritedFrom = inherited.Mode, inherited.From
 	return nil
+}
+
+// before is the profile's object that is in force for all pods of a workload under the name that it had when it was told apart from
+// others in another way: what was written there of its rollout goes on, until the workload's own object takes its place.
+func (res *resolution) before(governed []subject, policies []*securityv1.PeerAuthentication) facts.Policy {
+	var found *securityv1.PeerAuthentication
+	for _, pod := range governed {
+		_, _, policy := oldestOfEach(res.facts.Mesh.RootNamespace, pod.namespace, pod.labels, policies)
+		if policy == nil || found != nil && policy != found || !metav1.IsControlledBy(policy, res.profile) {
+			return facts.Policy{}
+		}
+		found = policy
+	}
+	if found == nil {
+		return facts.Policy{}
+	}
+	described := describePolicy(found, res.profile)
+	described.Selector = maps.Clone(res.facts.Target.Selector)
+	return described
 }
 
 // Inherited reads once more what would be in force without the profile's own object, given what was resolved of it before;
