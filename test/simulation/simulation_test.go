@@ -48,6 +48,7 @@ var sources = map[simulation.Source]struct {
 		144866: "a parent becomes STRICT after somebody deleted the object",
 		209175: "a stream that is open goes with its pod, and told of messages before",
 		246714: "a series comes and is evicted while the operator is away",
+		259995: "a request comes between the two scrapes of a reading",
 	}},
 	simulation.Prometheus: {histories: 60, cases: map[int64]string{
 		303: "a process that counts what the one before did, while nobody reads it",

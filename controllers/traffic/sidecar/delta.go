@@ -235,13 +235,14 @@ func (c *counters) doubtful(before *counters) bool {
 	return false
 }
 
-// confirm keeps, of the connections that look plaintext, those that an earlier scrape of the same moment had too.
-func (c *counters) confirm(earlier *counters) {
+// confirm keeps, of the connections that look plaintext, those that a scrape a moment later has too. Of that nothing else is taken:
+// a request that came in between has its connection there alone.
+func (c *counters) confirm(later *counters) {
 	for port, p := range c.ports {
-		if e, ok := earlier.ports[port]; ok {
+		if l, ok := later.ports[port]; ok {
 			c.ports[port] = connections{
-				plainTotal:  min(p.plainTotal, e.plainTotal),
-				plainActive: min(p.plainActive, e.plainActive),
+				plainTotal:  min(p.plainTotal, l.plainTotal),
+				plainActive: min(p.plainActive, l.plainActive),
 			}
 		}
 	}

@@ -155,15 +155,20 @@ func (o *Observer) scrapeAll(ctx context.Context, proxies []traffic.Proxy, t *tr
 
 // scrape reads one proxy, twice if the first reading may show plaintext connections that are none.
 func (o *Observer) scrape(ctx context.Context, address string, before *counters) (s scrape) {
-	s.err = o.inSlot(ctx, func() (err error) {
-		s.counters, err = o.scraper.scrape(ctx, address)
-		if err == nil && s.counters.doubtful(before) {
-			first := s.counters
-			if s.counters, err = o.scraper.scrape(ctx, address); err == nil {
-				s.counters.confirm(first)
-			}
+	s.err = o.inSlot(ctx, func() error {
+		first, err := o.scraper.scrape(ctx, address)
+		if err != nil {
+			return err
 		}
-		return err
+		if first.doubtful(before) {
+			again, err := o.scraper.scrape(ctx, address)
+			if err != nil {
+				return err
+			}
+			first.confirm(again)
+		}
+		s.counters = first
+		return nil
 	})
 	s.at = o.now()
 	return s

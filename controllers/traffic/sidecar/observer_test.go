@@ -297,6 +297,39 @@ func TestObserveConfirmsPlaintextConnections(t *testing.T) {
 	}
 }
 
+// A request that comes between the two has its connection in the second alone, which is not taken: it is told by the next reading, and
+// not as one of an excepted port's.
+func TestObserveTakesNoRequestWithoutItsConnection(t *testing.T) {
+	t.Parallel()
+	const connections = "envoy_http_downstream_cx_%s{http_conn_manager_prefix=\"inbound_0.0.0.0_%d\"} %d\n"
+	text := func(here, excepted, requests int) string {
+		all := uptime
+		for port, total := range map[int]int{8000: here, 9000: excepted} {
+			for name, n := range map[string]int{"total": total, "ssl_total": 0, "active": 0, "ssl_active": 0} {
+				all += fmt.Sprintf(connections, name, port, n)
+			}
+		}
+		return all + fmt.Sprintf("%s %d\n", plainHTTP, requests)
+	}
+	answers := []string{text(0, 0, 0), text(0, 1, 1), text(1, 1, 2), text(1, 1, 2), text(1, 1, 2)}
+	clock := testclock.NewFakePassiveClock(epoch)
+	o := fleet(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, answers[0])
+		answers = answers[1:]
+	}), Options{Clock: clock})
+	request := asking("p", 1)
+	request.Ports = traffic.PortSet{Except: true, Ports: []int32{9000}}
+	var told []string
+	for range 3 {
+		told = append(told, tell(o.Observe(t.Context(), request)))
+		clock.SetTime(clock.Now().Add(4 * time.Second))
+	}
+	want := []string{"Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 0s", "Complete, since 0s, plaintext 8s, legacy/cron HTTP 1"}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("observations (-want +got):\n%s", diff)
+	}
+}
+
 // Scrapes are bounded over all profiles together.
 func TestObserveBoundsConcurrency(t *testing.T) {
 	t.Parallel()
