@@ -72,6 +72,16 @@ func (e ends) and(other ends) ends {
 	return ends{add(e.opened, other.opened), add(e.closed, other.closed)}
 }
 
+// gone is what is not counted any more of what once was, by what is counted now. Series that went may have been born again since:
+// where both sums fell, those that were born again may have counted all of it, and whatever leaves more connections open is taken.
+func (e ends) gone(now ends) ends {
+	vanished := ends{opened: max(0, e.opened-now.opened), closed: max(0, e.closed-now.closed)}
+	if now.opened < e.opened && (now.closed < e.closed || e.closed == 0) && e.opened-e.closed > vanished.opened-vanished.closed {
+		return e
+	}
+	return vanished
+}
+
 // count takes in what a series moved by.
 func (d *delta) count(c *counters, s sample, moved int64) {
 	if moved > 0 {

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -215,13 +216,25 @@ func (p *pass) recall(px traffic.Proxy, s scrape) ends {
 		return ends{}
 	}
 	observed := p.now.mono - p.now.wall.Sub(e.ObservedTime.Time)
-	i := slices.IndexFunc(e.Connections, func(c v1alpha1.PodConnections) bool { return c.Pod == px.UID })
-	if i < 0 || s.at.mono-s.counters.started()-startTolerance > observed {
+	before := p.kept(px.UID)
+	if before == nil || s.at.mono-s.counters.started()-startTolerance > observed {
 		return ends{}
 	}
-	before, now := e.Connections[i], s.counters.tcp
-	gone := ends{opened: max(0, before.Opened-now.opened), closed: max(0, before.Closed-now.closed)}
-	return gone.and(ends{opened: max(0, before.Uncounted), closed: max(0, -before.Uncounted)})
+	uncounted := max(before.Uncounted, -math.MaxInt64)
+	gone := ends{opened: max(0, before.Opened), closed: max(0, before.Closed)}.gone(s.counters.tcp)
+	return gone.and(ends{opened: max(0, uncounted), closed: max(0, -uncounted)})
+}
+
+// kept are the connections of a pod as status kept them; nil if it did not.
+func (p *pass) kept(uid string) *v1alpha1.PodConnections {
+	if p.recalled == nil {
+		return nil
+	}
+	i := slices.IndexFunc(p.recalled.Connections, func(c v1alpha1.PodConnections) bool { return c.Pod == uid })
+	if i < 0 {
+		return nil
+	}
+	return &p.recalled.Connections[i]
 }
 
 // count takes in plaintext that a proxy saw since it was read before.
@@ -630,6 +643,9 @@ func (p *pass) connections() []v1alpha1.PodConnections {
 	var all []v1alpha1.PodConnections
 	for uid, state := range p.proxies {
 		if state.counters == nil {
+			if kept := p.kept(uid); kept != nil {
+				all = append(all, *kept) // it could not be read yet
+			}
 			continue
 		}
 		now, gone := state.counters.tcp, state.orphans

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -345,6 +346,30 @@ func TestTracker(t *testing.T) {
 				"Complete, since 40s, plaintext 50s, legacy/db-client TCP 1",
 			},
 		},
+		"connections that series born again in the operator's absence count are open": {
+			steps: []step{
+				pod("a"), after(time.Minute), plus("a", plainTCPOpen, 5), plus("a", plainTCPClose, 5), read, operatorRestarts,
+				evicts(plainTCPOpen), evicts(plainTCPClose), plus("a", plainTCPOpen, 3), plus("a", plainTCPClose, 1), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 1m0s",
+				"Complete/NoTraffic, since 1m10s, plaintext 1m10s, open 2, legacy/db-client TCP 0, gap: counters of a proxy fell in the operator's absence",
+			},
+		},
+		"what status kept of a proxy that cannot be read is kept for the process after": {
+			steps: []step{
+				pod("a"), evicting(time.Hour), pod("b"), after(time.Minute), plus("a", plainTCPOpen, 1), read, next, evicts(plainTCPOpen), next,
+				request(func(r *traffic.Request) { r.Unobserved = true }), next, operatorRestarts, refuses("a"), next, operatorRestarts, answers("a"), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 1m0s, plaintext 1m0s, open 1, legacy/db-client TCP 0",
+				"Complete/NoTraffic, since 1m0s, plaintext 1m10s, open 1, legacy/db-client TCP 0",
+				"Incomplete/Incomplete, plaintext 1m20s, open 1, legacy/db-client TCP 0, gap: series of the proxy of pod foo/a vanished: Series of pod foo/a vanished while its proxy ran on, and what they would have counted with them: remove the annotation sidecar.istio.io/statsEvictionInterval.",
+				"Complete/NoTraffic, since 1m30s, plaintext 1m30s, open 1, legacy/db-client TCP 0, gap: a part of the target was not observed",
+				"Incomplete/Incomplete, legacy/db-client TCP 0: " + strings.TrimPrefix(refusedA, "Unavailable/SourceUnavailable: "),
+				"Complete/NoTraffic, since 1m50s, plaintext 1m50s, open 1, legacy/db-client TCP 0",
+			},
+		},
 		"a connection whose series was evicted is open until its end is counted, whoever reads that": {
 			steps: []step{
 				pod("a"), after(time.Minute), plus("a", plainTCPOpen, 1), read, next, next, evicts(plainTCPOpen), next, next,
@@ -437,8 +462,8 @@ func TestTracker(t *testing.T) {
 		},
 		"what a proxy that evicts series counted between readings that are too far apart may be gone": {
 			steps: []step{
-				pod("a"), evicting("a", 15*time.Second), read, next, refuses("a"), next, answers("a"), next, next,
-				evicting("a", 5*time.Second), next, evicting("a", 0), next,
+				pod("a"), evicting(15 * time.Second), read, next, refuses("a"), next, answers("a"), next, next,
+				evicting(5 * time.Second), next, evicting(0), next,
 			},
 			want: []string{
 				"Complete/NoTraffic, since 0s", "Complete/NoTraffic, since 0s", refusedA,
@@ -448,7 +473,7 @@ func TestTracker(t *testing.T) {
 		},
 		"and what one counted in the operator's absence": {
 			steps: []step{
-				pod("a"), evicting("a", 15*time.Second), after(time.Minute), read, next, operatorRestarts, next, operatorRestarts, after(20 * time.Second), read,
+				pod("a"), evicting(15 * time.Second), after(time.Minute), read, next, operatorRestarts, next, operatorRestarts, after(20 * time.Second), read,
 			},
 			want: []string{
 				"Complete/NoTraffic, since 1m0s", "Complete/NoTraffic, since 1m0s", "Complete/NoTraffic, since 1m0s",
@@ -456,7 +481,7 @@ func TestTracker(t *testing.T) {
 			},
 		},
 		"and what one counted before it joined": {
-			steps: []step{pod("b"), after(time.Minute), read, olderPod("a", 20*time.Second), evicting("a", 15*time.Second), next, next},
+			steps: []step{pod("b"), after(time.Minute), read, olderPod("a", 20*time.Second), evicting(15 * time.Second), next, next},
 			want: []string{
 				"Complete/NoTraffic, since 1m0s", "Complete/NoTraffic, since 1m10s, gap: " + unreadA, "Complete/NoTraffic, since 1m10s",
 			},

@@ -189,10 +189,8 @@ func refuses(name string) step {
 
 func answers(name string) step { return with(name, func(p *simulated) { p.err = nil }) }
 
-// evicting has the proxy drop series that stand still for so long.
-func evicting(name string, after time.Duration) step {
-	return with(name, func(p *simulated) { p.Eviction = after })
-}
+// evicting has pod a's proxy drop series that stand still for so long.
+func evicting(after time.Duration) step { return with("a", func(p *simulated) { p.Eviction = after }) }
 
 // restart starts the proxy's process anew.
 func restart(name string) step {
