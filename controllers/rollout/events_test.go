@@ -279,7 +279,7 @@ var events = []event{
 		"Observing → PERMISSIVE", "Observing", "Verifying → STRICT", "Observing", "AwaitingApproval", "Verifying", "Enforced", "Observing",
 	}},
 	{"a proxy still drains", func(in *rollout.Input) {
-		pass(in, 15*time.Minute)
+		pass(in, 10*time.Minute)
 		for i := range in.Seen.Proxies {
 			in.Seen.Proxies[i].Draining = 1
 		}

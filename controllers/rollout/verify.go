@@ -70,7 +70,7 @@ func verify(in Input, d *Decision, open facts.Policy) {
 		}
 		return
 	}
-	waiting := notTaken(in)
+	waiting := notTaken(in, open.SwitchedAt)
 	if !in.Now.Before(open.SwitchedAt.Add(in.Spec.VerificationWindow)) && waiting == "" {
 		return
 	}
@@ -84,8 +84,9 @@ func mayRollBack(in Input) bool {
 	return in.Spec.Rollback == v1alpha1.RollbackAutomatic && !in.Spec.DeniesIdentities && len(in.Facts.IdentityDenials) == 0
 }
 
-// notTaken says which proxies have not shown that they took STRICT and drained what it ends; empty if all have.
-func notTaken(in Input) string {
+// notTaken says which proxies have not shown that they took STRICT and drained what it ends; empty if all have. What still drains
+// long after the window is something else.
+func notTaken(in Input, switched time.Time) string {
 	switch {
 	case len(in.Facts.Pods) == 0:
 		return ""
@@ -100,7 +101,7 @@ func notTaken(in Input) string {
 		if same && reading.ListenerUpdates == before.ListenerUpdates {
 			untouched = append(untouched, reading.Name)
 		}
-		if reading.Draining > 0 {
+		if reading.Draining > 0 && in.Now.Before(switched.Add(in.Spec.VerificationWindow+traffic.MostDraining)) {
 			draining = append(draining, reading.Name)
 		}
 	}

@@ -47,6 +47,10 @@ func TestVerify(t *testing.T) {
 			in.Baseline = map[string]traffic.Reading{"httpbin-1": in.Seen.Proxies[0]}
 			in.Seen.Proxies = []traffic.Reading{{Name: "httpbin-1", UID: "httpbin-1", Started: noon.Add(-48 * time.Hour), ListenerUpdates: 2}}
 		}, v1alpha1.StageEnforced, ""},
+		"something drains long after": {func(in *rollout.Input) {
+			late(in)
+			in.Seen.Proxies[0].Draining, in.Now = 2, in.Facts.Policy.SwitchedAt.Add(in.Spec.VerificationWindow+traffic.MostDraining)
+		}, v1alpha1.StageEnforced, ""},
 		"draining":             {func(in *rollout.Input) { late(in); in.Seen.Proxies[0].Draining = 2 }, v1alpha1.StageVerifying, "These proxies still drain connections from before the switch: httpbin-1."},
 		"no pods any more":     {func(in *rollout.Input) { late(in); in.Facts.Pods = nil; incomplete(in, traffic.Incomplete) }, v1alpha1.StageEnforced, ""},
 		"strategy: Immediate":  {func(in *rollout.Input) { in.Spec.Strategy = v1alpha1.StrategyImmediate }, v1alpha1.StageEnforced, ""},

@@ -67,6 +67,10 @@ type Proxy struct {
 	Eviction time.Duration
 }
 
+// MostDraining is Envoy's own default for how long a listener drains. Istio's is 45 s; where listeners change all the time,
+// one or the other drains at each reading, also of those that have nothing to do with the target.
+const MostDraining = 10 * time.Minute
+
 // PortSet is a set of workload ports: those listed, or, if Except is set, all but those listed.
 type PortSet struct {
 	Except bool

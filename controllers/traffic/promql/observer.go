@@ -125,6 +125,9 @@ func (o *Observer) conclude(request traffic.Request, namespaces []string, err er
 		wanted.namespaces[n] = struct{}{}
 	}
 	if p.history == nil || err != nil {
+		if request.Unobserved { // it may not be when the server answers again
+			o.profile(request.Profile).hidden = o.clock.Now()
+		}
 		return o.unanswered(request, err)
 	}
 	observation := conclude(request, p.history, p.last, o.profile(request.Profile), o.clock.Now(), o.interval)

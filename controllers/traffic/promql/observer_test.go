@@ -685,6 +685,32 @@ func TestFailureAtFirst(t *testing.T) {
 	}
 }
 
+// TestUnobservedUnasked holds the same where that is over before the server answers again.
+func TestUnobservedUnasked(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	observe := func(unobserved bool) traffic.Observation {
+		s.now = s.now.Add(15 * time.Second)
+		s.scrape(s.pod, s.now)
+		clock.SetTime(s.now)
+		s.server.now = s.now
+		return o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Unobserved = unobserved }))
+	}
+	observe(false)
+	s.server.bend = func(http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+	}
+	if seen := observe(true); seen.Completeness != traffic.Unavailable {
+		t.Fatal(seen.Completeness)
+	}
+	s.server.bend = nil
+	const why = "a part of the target was not observed"
+	if seen := observe(false); seen.Since.Before(s.now) || seen.Gap != why {
+		t.Errorf("the stretch began at %s, and the gap is %q", seen.Since, seen.Gap)
+	}
+}
+
 // TestUnobserved holds that no stretch includes a time when a part of the target was not observed.
 func TestUnobserved(t *testing.T) {
 	s := play(t, nil)

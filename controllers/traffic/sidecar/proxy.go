@@ -15,9 +15,6 @@ const (
 	startSlack = 3 * time.Second
 	// uptimeRounding is the rounding of the uptime alone.
 	uptimeRounding = time.Second
-	// mostDraining is Envoy's own default for how long a listener drains. Istio's is 45 s; where listeners change all the time,
-	// also those that have nothing to do with the target, some drain at each reading.
-	mostDraining = 10 * time.Minute
 	// drained is for how many readings after a change of listeners series may vanish for it.
 	drained = 2
 )

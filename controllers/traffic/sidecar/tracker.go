@@ -401,7 +401,7 @@ func (p *pass) linger() {
 	}
 	past := p.now.mono - p.hidden.mono
 	draining := p.read < len(p.req.Proxies) || slices.ContainsFunc(p.readings, func(r traffic.Reading) bool { return r.Draining > 0 })
-	if past < p.interval || draining && past < mostDraining {
+	if past < p.interval || draining && past < traffic.MostDraining {
 		p.interrupt(unobserved)
 		return
 	}
