@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
@@ -128,7 +129,9 @@ func (p *run) dropMembers() {
 func (p *run) lookAtMembers(ctx context.Context) {
 	group := errgroup.Group{}
 	group.SetLimit(membersAtOnce)
+	until := time.Now().Add(observationTimeout)
 	for _, m := range p.members {
+		m.until = until
 		group.Go(func() error { m.look(ctx); return nil })
 	}
 	_ = group.Wait() // what cannot be observed is said in the observation
@@ -200,6 +203,7 @@ func (p *run) checkMembersParent(ctx context.Context) {
 func (p *run) admit(ctx context.Context) error {
 	free := rollout.Admit(p.input(), p.rolloutMembers())
 	reread := sync.OnceValue(func() error { return p.rereadUnchanged(ctx) })
+	until := time.Now().Add(observationTimeout)
 	for _, m := range p.members {
 		if !m.out.Decision.Confirm {
 			continue
@@ -212,6 +216,7 @@ func (p *run) admit(ctx context.Context) error {
 		if errors.Is(err, errChanged) {
 			return err
 		}
+		m.until = until
 		if err == nil {
 			err = m.confirm(ctx)
 		}

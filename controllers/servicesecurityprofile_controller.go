@@ -73,6 +73,8 @@ type run struct {
 	refused []string
 	// hold says why STRICT must not be written now.
 	hold string
+	// until is when the readings of all workloads of a namespace must be over, if this is the reconcile of one.
+	until time.Time
 	// members are the reconciles of the workloads of a whole namespace.
 	members []*run
 }
@@ -214,7 +216,7 @@ func (p *run) reread(ctx context.Context) error {
 }
 
 func (p *run) observe(ctx context.Context) {
-	within, cancel := context.WithTimeout(ctx, observationTimeout)
+	within, cancel := p.within(ctx, observationTimeout, 0)
 	defer cancel()
 	asked := request(p.profile, p.out.Spec, p.out.Facts, p.out.Now)
 	asked.Readings = asked.Readings || p.near()
@@ -225,6 +227,16 @@ func (p *run) observe(ctx context.Context) {
 	p.out.Seen = p.out.Seen.With(p.out.Logged)
 	observations.WithLabelValues(string(p.out.Seen.Completeness)).Inc()
 	p.out.Decision = rollout.Next(p.input())
+}
+
+// within bounds a reading: what comes after it has a part of the reconcile's time, too. Those of all workloads of a namespace
+// together may take as long as one of a single target, but for the grace.
+func (p *run) within(ctx context.Context, timeout, grace time.Duration) (context.Context, context.CancelFunc) {
+	deadline := time.Now().Add(timeout)
+	if last := p.until.Add(grace); !p.until.IsZero() && last.Before(deadline) {
+		deadline = last
+	}
+	return context.WithDeadline(ctx, deadline)
 }
 
 // count reads what a dry run has counted.

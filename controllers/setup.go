@@ -85,7 +85,7 @@ type Options struct {
 const (
 	// reconciliationTimeout bounds one reconcile, which reads proxies over the network up to twice.
 	reconciliationTimeout = 2 * time.Minute
-	// observationTimeout bounds one reading of a target's proxies, and leaves time to write down what came of it.
+	// observationTimeout bounds one reading of a target's proxies, or of those of all workloads of a namespace, and leaves time to write down what came of it.
 	observationTimeout = 45 * time.Second
 )
 

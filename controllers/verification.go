@@ -48,7 +48,7 @@ func (p *run) watch(ctx context.Context) {
 		log.FromContext(ctx).Error(err, "Finding the callers' pods failed")
 		return
 	}
-	within, cancel := context.WithTimeout(ctx, callsTimeout)
+	within, cancel := p.within(ctx, callsTimeout, callsTimeout)
 	defer cancel()
 	p.known.calls.Note(p.Calls.Calls(within, traffic.CallsRequest{
 		Profile: p.known.observed, Services: services(p.out.Facts, p.profile.Namespace, p.Resolver), Callers: callers,

@@ -698,13 +698,13 @@ func TestUnobservedUnasked(t *testing.T) {
 		return o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Unobserved = unobserved }))
 	}
 	observe(false)
-	s.server.bend = func(http.HandlerFunc) http.HandlerFunc {
+	s.bend = func(http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
 	}
 	if seen := observe(true); seen.Completeness != traffic.Unavailable {
 		t.Fatal(seen.Completeness)
 	}
-	s.server.bend = nil
+	s.bend = nil
 	const why = "a part of the target was not observed"
 	if seen := observe(false); seen.Since.Before(s.now) || seen.Gap != why {
 		t.Errorf("the stretch began at %s, and the gap is %q", seen.Since, seen.Gap)
