@@ -223,7 +223,8 @@ func (w *world) calm(core Core) {
 	}
 }
 
-// seemsOpen says that nothing but connections holds the rollout which are not there, to a proxy that dropped the count of some.
+// seemsOpen says that nothing but connections holds the rollout which are not there, to a proxy that dropped the count of some, or
+// that was taken for the process before it.
 func (w *world) seemsOpen() bool {
 	mtls := w.profile.Status.MTLS
 	if mtls == nil || mtls.Stage != v1alpha1.StageBlocked {
@@ -233,8 +234,26 @@ func (w *world) seemsOpen() bool {
 	other := func(b v1alpha1.Blocker) bool {
 		return b.Type != v1alpha1.BlockerPlaintextConnectionsOpen && b.Type != v1alpha1.BlockerPlaintextSeen && b.Type != v1alpha1.BlockerPortNotAttributable
 	}
-	return !slices.ContainsFunc(mtls.Blockers, other) &&
-		slices.ContainsFunc(w.pods, func(p *pod) bool { return p.proc != nil && slices.ContainsFunc(p.proc.swept, dropped) })
+	return !slices.ContainsFunc(mtls.Blockers, other) && slices.ContainsFunc(w.pods, func(p *pod) bool {
+		return p.proc != nil && (p.proc.taken || slices.ContainsFunc(p.proc.swept, dropped))
+	})
+}
+
+// mistake notes the processes that a new operator may take for those before them, whose connections status tells of: starts are
+// estimated.
+func (w *world) mistake() {
+	mtls := w.profile.Status.MTLS
+	if mtls == nil || mtls.Evidence == nil || mtls.Evidence.ObservedTime == nil {
+		return
+	}
+	for _, p := range w.pods {
+		if p.proc == nil {
+			continue
+		}
+		younger := epoch.Add(p.proc.started + w.skew).Sub(mtls.Evidence.ObservedTime.Time)
+		told := slices.ContainsFunc(mtls.Evidence.Connections, func(c v1alpha1.PodConnections) bool { return c.Pod == p.uid })
+		p.proc.taken = p.proc.taken || told && younger > -time.Second && younger < 10*time.Second
+	}
 }
 
 func (w *world) respec(what string, change func(*v1alpha1.MTLS)) {

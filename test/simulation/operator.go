@@ -81,6 +81,7 @@ type operator struct {
 func (w *world) boot(core Core) {
 	w.operators++
 	w.booted = w.now
+	w.mistake()
 	w.readers++
 	w.memories++
 	o := &operator{w: w, core: core, clock: clock{w}, number: w.operators, due: w.now}

@@ -109,6 +109,7 @@ type process struct {
 	read     []time.Duration // by the operator
 	scraped  []scraped       // by Prometheus
 	swept    []sweep         // series that went while the process lived
+	taken    bool            // by an operator for the process before
 	reader   int             // who read it last, since
 	since    time.Duration
 }
