@@ -53,15 +53,17 @@ type callerHistory struct {
 	pods   map[string]*podHistory
 }
 
-// podHistory is of one process of a proxy, or of several of one pod.
+// podHistory is of one process of a proxy, or of several of one pod: what one has counted is added to what those before it had.
 type podHistory struct {
+	// said is what the proxy said last, and sum what it and those before it have counted.
+	said, sum tally
 	// before the switch: the first reading that is remembered, and the last one.
 	before, base tally
 	based        bool
 	// last readings, the oldest first.
 	last []tally
-	// read is the number of the last one.
-	read int
+	// reading is the number of the last one.
+	reading int
 }
 
 // tally counts calls.
@@ -118,11 +120,11 @@ func (c *callerHistory) note(pods []traffic.PodCalls, reading int, switchedAt ti
 			known = &podHistory{}
 			c.pods[pod.UID] = known
 		}
-		now := tally{bounded(pod.Arrived), bounded(pod.Failed)}
+		known.add(tally{bounded(pod.Arrived), bounded(pod.Failed)})
 		if !switchedAt.IsZero() {
-			known.settle(now, pod.Created.After(switchedAt))
+			known.settle(pod.Created.After(switchedAt))
 		}
-		known.read, known.last = reading, append(known.last, now)
+		known.reading, known.last = reading, append(known.last, known.sum)
 		if len(known.last) > keptReadings {
 			known.last = slices.Delete(known.last, 0, 1)
 		}
@@ -135,15 +137,21 @@ func bounded(n int64) int64 { return min(max(0, n), 1<<53) }
 // forget drops the pods that the reading before did not have.
 func (c *callerHistory) forget(reading int) {
 	for uid, pod := range c.pods {
-		if pod.read < reading-1 {
+		if pod.reading < reading-1 {
 			delete(c.pods, uid)
 		}
 	}
 }
 
+// add takes in what the proxy says.
+func (p *podHistory) add(said tally) {
+	more := said.since(p.said)
+	p.said, p.sum = said, tally{bounded(p.sum.arrived + more.arrived), bounded(p.sum.lost + more.lost)}
+}
+
 // settle fixes what is before the switch, at the first reading after it. All that a pod counted that was made after the
-// switch is after it; of one that was not read before, nothing is.
-func (p *podHistory) settle(now tally, young bool) {
+// switch is after it; of one that was not read before, nothing is, and its life is no late reading before it.
+func (p *podHistory) settle(young bool) {
 	if p.based {
 		return
 	}
@@ -152,7 +160,7 @@ func (p *podHistory) settle(now tally, young bool) {
 	case len(p.last) > 0:
 		p.before, p.base = p.last[0], p.last[len(p.last)-1]
 	case !young:
-		p.base = now
+		p.before, p.base = p.sum, p.sum
 	}
 	p.last = nil
 }
@@ -202,7 +210,7 @@ func (c *callerHistory) fails(reading int) bool {
 		}
 		now := pod.last[len(pod.last)-1]
 		since.add(now.since(pod.base))
-		if pod.read == reading && len(pod.last) == keptReadings {
+		if pod.reading == reading && len(pod.last) == keptReadings {
 			recent.add(now.since(pod.last[0]))
 		}
 		life, lately = life.plus(pod.base), lately.plus(pod.base.since(pod.before))

@@ -157,14 +157,23 @@ func (t *CallTally) Requests(flags string, n int64) {
 	}
 }
 
-// Opened takes in a series of istio_tcp_connections_opened_total.
-func (t *CallTally) Opened(n int64) { t.opened = sum(t.opened, n) }
+// Opened takes in a series of istio_tcp_connections_opened_total with these response_flags.
+func (t *CallTally) Opened(flags string, n int64) {
+	if all := strings.Split(flags, ","); severed(all) || !anyOf(all, unsentFlags) {
+		t.opened = sum(t.opened, n)
+	}
+}
 
 // Closed takes in a series of istio_tcp_connections_closed_total with these response_flags.
 func (t *CallTally) Closed(flags string, n int64) {
-	if all := strings.Split(flags, ","); anyOf(all, lostFlags) || slices.Contains(all, resetFlag) {
+	if severed(strings.Split(flags, ",")) {
 		t.lost = sum(t.lost, n)
 	}
+}
+
+// severed says that a connection of TCP was lost.
+func severed(flags []string) bool {
+	return anyOf(flags, lostFlags) || slices.Contains(flags, resetFlag)
 }
 
 // Calls takes requests and connections together. A connection is counted when it opens, and once more when it closes.

@@ -58,26 +58,33 @@ func TestCallTally(t *testing.T) {
 		tell                    func(*traffic.CallTally)
 		wantArrived, wantFailed int64
 	}{
-		"nothing":                  {func(*traffic.CallTally) {}, 0, 0},
-		"an answer":                {func(c *traffic.CallTally) { c.Requests("-", 3) }, 3, 0},
-		"no flags":                 {func(c *traffic.CallTally) { c.Requests("", 3) }, 3, 0},
-		"flags that nobody knows":  {func(c *traffic.CallTally) { c.Requests("XYZ", 3) }, 3, 0},
-		"retries used up":          {func(c *traffic.CallTally) { c.Requests("URX", 3) }, 3, 0},
-		"a stream that was reset":  {func(c *traffic.CallTally) { c.Requests("UR", 3) }, 3, 0},
-		"a connection that ended":  {func(c *traffic.CallTally) { c.Requests("UC", 3) }, 0, 3},
-		"no connection, retried":   {func(c *traffic.CallTally) { c.Requests("URX,UF", 1); c.Requests("UF,URX", 2) }, 0, 3},
-		"lost and hung up":         {func(c *traffic.CallTally) { c.Requests("DC,UC", 3) }, 0, 3},
-		"no endpoint":              {func(c *traffic.CallTally) { c.Requests("UH", 3) }, 0, 0},
-		"a limit":                  {func(c *traffic.CallTally) { c.Requests("UO,URX", 3) }, 0, 0},
-		"a timeout":                {func(c *traffic.CallTally) { c.Requests("UT", 3) }, 0, 0},
-		"the client hung up":       {func(c *traffic.CallTally) { c.Requests("DC", 3) }, 0, 0},
-		"open connections":         {func(c *traffic.CallTally) { c.Opened(3) }, 3, 0},
-		"closed ones":              {func(c *traffic.CallTally) { c.Opened(3); c.Closed("-", 3) }, 3, 0},
-		"reset ones":               {func(c *traffic.CallTally) { c.Opened(3); c.Closed("UR", 2) }, 1, 2},
-		"closed and never opened":  {func(c *traffic.CallTally) { c.Closed("UF", 2) }, 0, 2},
-		"beyond what can be told":  {func(c *traffic.CallTally) { c.Requests("UC", math.MaxInt64); c.Requests("UC", 1) }, 0, math.MaxInt64},
-		"below zero is no count":   {func(c *traffic.CallTally) { c.Requests("UC", -5); c.Requests("-", -5) }, 0, 0},
-		"requests and connections": {func(c *traffic.CallTally) { c.Requests("-", 1); c.Requests("UC", 2); c.Opened(10); c.Closed("UC", 4) }, 7, 6},
+		"nothing":                 {func(*traffic.CallTally) {}, 0, 0},
+		"an answer":               {func(c *traffic.CallTally) { c.Requests("-", 3) }, 3, 0},
+		"no flags":                {func(c *traffic.CallTally) { c.Requests("", 3) }, 3, 0},
+		"flags that nobody knows": {func(c *traffic.CallTally) { c.Requests("XYZ", 3) }, 3, 0},
+		"retries used up":         {func(c *traffic.CallTally) { c.Requests("URX", 3) }, 3, 0},
+		"a stream that was reset": {func(c *traffic.CallTally) { c.Requests("UR", 3) }, 3, 0},
+		"a connection that ended": {func(c *traffic.CallTally) { c.Requests("UC", 3) }, 0, 3},
+		"no connection, retried":  {func(c *traffic.CallTally) { c.Requests("URX,UF", 1); c.Requests("UF,URX", 2) }, 0, 3},
+		"lost and hung up":        {func(c *traffic.CallTally) { c.Requests("DC,UC", 3) }, 0, 3},
+		"no endpoint":             {func(c *traffic.CallTally) { c.Requests("UH", 3) }, 0, 0},
+		"a limit":                 {func(c *traffic.CallTally) { c.Requests("UO,URX", 3) }, 0, 0},
+		"a timeout":               {func(c *traffic.CallTally) { c.Requests("UT", 3) }, 0, 0},
+		"the client hung up":      {func(c *traffic.CallTally) { c.Requests("DC", 3) }, 0, 0},
+		"open connections":        {func(c *traffic.CallTally) { c.Opened("-", 3) }, 3, 0},
+		"closed ones":             {func(c *traffic.CallTally) { c.Opened("-", 3); c.Closed("-", 3) }, 3, 0},
+		"never sent":              {func(c *traffic.CallTally) { c.Opened("UH", 3); c.Closed("UH", 3) }, 0, 0},
+		"sent after all":          {func(c *traffic.CallTally) { c.Opened("-", 1); c.Opened("UH,UC", 2); c.Closed("UH,UC", 2) }, 1, 2},
+		"reset ones":              {func(c *traffic.CallTally) { c.Opened("-", 3); c.Closed("UR", 2) }, 1, 2},
+		"closed and never opened": {func(c *traffic.CallTally) { c.Closed("UF", 2) }, 0, 2},
+		"beyond what can be told": {func(c *traffic.CallTally) { c.Requests("UC", math.MaxInt64); c.Requests("UC", 1) }, 0, math.MaxInt64},
+		"below zero is no count":  {func(c *traffic.CallTally) { c.Requests("UC", -5); c.Requests("-", -5) }, 0, 0},
+		"requests and connections": {func(c *traffic.CallTally) {
+			c.Requests("-", 1)
+			c.Requests("UC", 2)
+			c.Opened("-", 10)
+			c.Closed("UC", 4)
+		}, 7, 6},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var tally traffic.CallTally

@@ -178,7 +178,7 @@ func (c *callers) learn(s schema, vector model.Vector) {
 		case partSent:
 			tally.Requests(flags, n)
 		case partOpened:
-			tally.Opened(n)
+			tally.Opened(flags, n)
 		case partClosed:
 			tally.Closed(flags, n)
 		}

@@ -101,7 +101,7 @@ func parseCalls(body []byte, services traffic.Services) (traffic.PodCalls, error
 			case callRequests:
 				sum.Requests(flags, v)
 			case callOpened:
-				sum.Opened(v)
+				sum.Opened(flags, v)
 			case callClosed:
 				sum.Closed(flags, v)
 			}
