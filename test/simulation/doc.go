@@ -4,5 +4,6 @@
 //
 // truth.go has clients and pods, proxy.go what the proxies answer, source.go how the operator sees it: prometheus.go, scrape.go
 // and server.go by a Prometheus. operator.go the loop of a reconcile, history.go what may
-// happen, oracle.go the judgement and timeline.go the telling. docs/proof.md says what it proves.
+// happen, oracle.go the judgement and timeline.go the telling. verification.go and the files of that name play the time after a
+// switch, when callers' proxies tell whom it cut off. docs/proof.md says what it proves.
 package simulation
