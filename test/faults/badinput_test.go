@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,13 +43,15 @@ type server struct {
 	w      *world
 	target promserver.Target
 	until  time.Time
-	down   bool
-	bend   http.HandlerFunc
+	// patience is how long the operator waits for an answer.
+	patience time.Duration
+	down     bool
+	bend     http.HandlerFunc
 }
 
 func newServer(t *testing.T, w *world, skew time.Duration) *server {
 	t.Helper()
-	s := &server{w: w, until: epoch.Add(-time.Hour), target: promserver.NewTarget(map[string]string{
+	s := &server{w: w, until: epoch.Add(-time.Hour), patience: 20 * time.Second, target: promserver.NewTarget(map[string]string{
 		"job": "envoy", "instance": "10.0.0.1:15090", "namespace": namespace, "pod": "web-0",
 	})}
 	var err error
@@ -72,7 +75,7 @@ istio_requests_total{reporter="destination",source_workload="front",source_workl
 # TYPE envoy_server_uptime gauge
 envoy_server_uptime{} %d
 `, 7+up, up)
-		if s.until.Sub(epoch) >= s.w.script.plaintext {
+		if at := s.w.script.plaintext; at > 0 && s.until.Sub(epoch) >= at {
 			text += `istio_requests_total{reporter="destination",source_workload="unknown",source_workload_namespace="unknown",source_principal="unknown",destination_workload="web-0",destination_workload_namespace="shop",request_protocol="http",connection_security_policy="none"} 1` + "\n"
 		}
 		if refused, ok := s.ScrapeText(&s.target, s.until.Add(skew), []byte(text)); refused > 0 || !ok {
@@ -101,6 +104,21 @@ func answers(status int, body string) http.HandlerFunc {
 	}
 }
 
+// observe has the world's operator, and those after it, ask the server.
+func (s *server) observe() {
+	s.w.core.Observer = func(sidecars traffic.Observer) traffic.Observer {
+		observer, err := promql.New(promql.Options{
+			URL: "http://prometheus", Transport: s, Clock: s.w.clock, Interval: interval, Timeout: s.patience, MaxBodyBytes: maxBody,
+			Direct: sidecars,
+		})
+		if err != nil {
+			panic(err) // a mistake in these options
+		}
+		return observer
+	}
+	s.w.boot()
+}
+
 // maxBody is what the operator takes of an answer here.
 const maxBody = 1 << 20
 
@@ -115,6 +133,7 @@ func TestBadPrometheus(t *testing.T) {
 	for name, tc := range map[string]struct {
 		down    bool
 		bend    http.HandlerFunc
+		wait    time.Duration // of the operator, for an answer
 		skew    time.Duration // of the server's clock
 		foreign bool          // the series are of another tenant's pod of the same name
 		empty   bool          // they are of other namespaces alone
@@ -123,7 +142,7 @@ func TestBadPrometheus(t *testing.T) {
 	}{
 		"a good one":      {want: "Enforced"},
 		"down":            {down: true, want: "SourceUnavailable", says: "cannot be reached"},
-		"slow":            {bend: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, want: "SourceUnavailable", says: "did not answer within"},
+		"slow":            {wait: 200 * time.Millisecond, bend: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, want: "SourceUnavailable", says: "did not answer within"},
 		"422":             {bend: answers(422, `{"status":"error","errorType":"execution","error":"too many samples"}`), want: "SourceUnavailable", says: "too many samples"},
 		"half a JSON":     {bend: answers(200, `{"status":"success","data":{"resultType":"vector","result":[{"me`), want: "SourceUnavailable", says: "not that of Prometheus"},
 		"without an end":  {bend: endless, want: "SourceUnavailable", says: "longer than the operator takes"},
@@ -138,16 +157,8 @@ func TestBadPrometheus(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := newServer(t, w, tc.skew)
-			s.down, s.bend = tc.down, tc.bend
-			observer, err := promql.New(promql.Options{
-				URL: "http://prometheus", Transport: s, Clock: w.clock, Interval: interval, Timeout: 200 * time.Millisecond, MaxBodyBytes: maxBody,
-				Direct: w.reconciler.Observer,
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.core.Observer = func(traffic.Observer) traffic.Observer { return observer }
-			w.reconciler.Observer = observer
+			s.down, s.bend, s.patience = tc.down, tc.bend, cmp.Or(tc.wait, s.patience)
+			s.observe()
 			started := epoch
 			if tc.foreign {
 				started = epoch.Add(-30 * time.Minute)
@@ -197,7 +208,6 @@ func TestForgedStatus(t *testing.T) {
 			m.Stage, m.EffectiveMode, m.EnforcedTime = v1alpha1.StageEnforced, v1alpha1.ModeStrict, new(metav1.NewTime(epoch))
 		},
 		"a stretch older than the profile": func(m *v1alpha1.MTLSStatus) { m.CleanSinceTime = new(metav1.NewTime(epoch.Add(-24 * time.Hour))) },
-		"a stretch older than its pods":    func(m *v1alpha1.MTLSStatus) { m.CleanSinceTime = new(metav1.NewTime(epoch.Add(-time.Second))) },
 		"a stretch from before the plaintext": func(m *v1alpha1.MTLSStatus) {
 			m.CleanSinceTime, m.LastPlaintextTime = new(metav1.NewTime(epoch.Add(time.Second))), nil
 		},

@@ -70,6 +70,9 @@ type world struct {
 	// read are the kinds that were read since the last write, and since the reconcile began.
 	read map[schema.GroupVersionKind]bool
 
+	// aged is how long before the rollout the proxies' processes began.
+	aged time.Duration
+
 	reconciler *controllers.Reconciler
 	profile    *v1alpha1.ServiceSecurityProfile // as it was made
 	reconciles int
@@ -94,7 +97,7 @@ func newWorld(s *script, core Core, plan []Fault, keep bool) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &world{core: core, script: s, clock: testclock.NewFakePassiveClock(epoch), empty: empty, plan: plan, keep: keep}
+	w := &world{core: core, script: s, clock: testclock.NewFakePassiveClock(epoch), empty: empty, plan: plan, keep: keep, aged: time.Hour}
 	w.store = &store{
 		scheme: empty.Scheme(), indexes: map[schema.GroupVersionKind]map[string]client.IndexerFunc{},
 		past: map[schema.GroupVersionKind][]table{}, now: w.clock.Now,
@@ -218,7 +221,7 @@ func (p proxies) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	fmt.Fprintf(text, "# TYPE envoy_listener_manager_listener_modified counter\nenvoy_listener_manager_listener_modified{} %d\n", p.w.oracle.changes)
 	fmt.Fprint(text, "# TYPE envoy_listener_manager_total_filter_chains_draining gauge\nenvoy_listener_manager_total_filter_chains_draining{} 0\n")
-	fmt.Fprintf(text, "# TYPE envoy_server_uptime gauge\nenvoy_server_uptime{} %d\n", (time.Hour+up)/time.Second)
+	fmt.Fprintf(text, "# TYPE envoy_server_uptime gauge\nenvoy_server_uptime{} %d\n", (p.w.aged+up)/time.Second)
 	return &http.Response{
 		StatusCode: http.StatusOK, Body: io.NopCloser(text), Request: r, ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"Content-Type": {"text/plain; version=0.0.4; charset=UTF-8"}},
