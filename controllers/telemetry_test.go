@@ -40,6 +40,24 @@ var _ = Describe("A proxy that says nothing of use", func() {
 		Entry("nothing at all", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no answer within 1s"),
 	)
 
+	It("keeps STRICT away for a window more when it counts less than it did", func(ctx SpecContext) {
+		ns, proxy := workload(ctx)
+		proxy.MutualTLS("sleep", "clients", 100)
+		ssp := profile(ctx, ns, "httpbin", staged(func(r *v1alpha1.Rollout) { r.ObservationWindow = "2s" }))
+		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageObserving))
+		var fell time.Time
+		for range 3 {
+			time.Sleep(time.Second)
+			proxy.MutualTLS("sleep", "clients", -30)
+			fell = time.Now()
+			Eventually(condition(ssp, v1alpha1.ConditionTrafficObserved)).WithContext(ctx).Should(And(
+				HavePrefix("False/Incomplete"), ContainSubstring("Series of pod "+ns+"/httpbin-1 vanished while its proxy ran on")))
+			Expect(peerSequence(ns)()).To(Equal("PERMISSIVE"))
+		}
+		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageEnforced))
+		Expect(switched(ns)).To(BeTemporally(">=", fell.Add(2*time.Second)))
+	})
+
 	It("keeps STRICT away when nobody listens there, and does not take away what is in force", func(ctx SpecContext) {
 		ns, proxy, ssp := enforced(ctx)
 		proxy.Stop()

@@ -61,12 +61,13 @@ var _ = Describe("Verification by the callers' own proxies", func() {
 		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageVerifying))
 		Eventually(condition(ssp, v1alpha1.ConditionMutualTLSEnforced)).WithContext(ctx).Should(ContainSubstring("whether their calls fail: " + ns + "/web."))
 		Expect(warning(ssp, v1alpha1.WarningCallersNotVisible)(ctx)).To(ContainSubstring("clients/sleep (no pod with a sidecar in this cluster has its identity)"))
-		fail := fails(web, host)
+		fail, rollbacks := fails(web, host), counter("servicesecurity_rollbacks_total")
 		Eventually(func(g Gomega) {
 			fail()
 			g.Expect(stage(ssp)(ctx)).To(Equal(v1alpha1.StageRolledBack))
 		}).Should(Succeed())
 		Eventually(peerMode(ns, "httpbin")).WithContext(ctx).Should(Equal("PERMISSIVE"))
+		Expect(counter("servicesecurity_rollbacks_total")).To(Equal(rollbacks + 1))
 		Expect(condition(ssp, v1alpha1.ConditionReady)(ctx)).To(And(HavePrefix("False/RolledBack"), ContainSubstring("Callers that failed: "+ns+"/web.")))
 		mtls := status(ctx, ssp).MTLS
 		Expect(mtls.Attempts).To(Equal(int32(1)))

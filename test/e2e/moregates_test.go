@@ -131,6 +131,18 @@ spec:
 		hold(ctx, off, v1alpha1.BlockerTelemetryOverridden, "gates/no-metrics")
 	}, SpecTimeout(rollout))
 
+	It("a Telemetry that takes the label away by which plaintext is told", func(ctx SpecContext) {
+		const retagged = `apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: no-policy, namespace: gates}
+spec:
+  metrics:
+  - providers: [{name: prometheus}]
+    overrides: [{match: {metric: REQUEST_COUNT, mode: SERVER}, tagOverrides: {connection_security_policy: {operation: REMOVE}}}]
+`
+		hold(ctx, retagged, v1alpha1.BlockerTelemetryOverridden, "gates/no-policy")
+	}, SpecTimeout(rollout))
+
 	It("a cluster whose pods cannot be listed", func(ctx SpecContext) {
 		hold(ctx, `apiVersion: v1
 kind: Secret

@@ -19,6 +19,9 @@ import (
 // absence is how long the API server is away: longer than a lease, so that no leader survives it.
 const absence = 30 * time.Second
 
+// onceEach are the modes of a rollout without a rollback.
+var onceEach = []string{"PERMISSIVE", "STRICT"}
+
 // recordModes notes every mode that httpbin's PeerAuthentication takes, in order, until the spec ends.
 func recordModes(ctx context.Context, namespace string) func() []string {
 	GinkgoHelper()
@@ -75,7 +78,6 @@ func leaseHolder(ctx context.Context) func() (string, error) {
 
 var _ = Describe("Two replicas, in the middle of a rollout", Ordered, ContinueOnFailure, Label("outage"), func() {
 	const name, legacy = "outage", "outage-legacy"
-	onceEach := []string{"PERMISSIVE", "STRICT"}
 
 	BeforeAll(func(ctx SpecContext) {
 		DeferCleanup(func(ctx SpecContext) { scaleOperator(ctx, 1) }, NodeTimeout(patience))

@@ -276,15 +276,18 @@ func operatorKilled(name string, killed, away []time.Duration) {
 	for _, after := range killed {
 		It(fmt.Sprintf("E8: operator killed %s after the start", after), func(ctx SpecContext) {
 			profile, began := beginRollout(ctx, name)
+			modes := recordModes(ctx, name)
 			time.Sleep(time.Until(began.Add(after)))
 			killOperator(ctx)
 			expectEnd(ctx, profile, began)
+			Expect(modes()).To(Equal(onceEach), "no moment of anything else")
 		}, SpecTimeout(2*rollout))
 	}
 
 	for _, after := range away {
 		It(fmt.Sprintf("E8: operator killed %s after the start, with plaintext sent while it is down", after), func(ctx SpecContext) {
 			profile, began := beginRollout(ctx, name)
+			modes := recordModes(ctx, name)
 			time.Sleep(time.Until(began.Add(after)))
 			scaleOperator(ctx, 0)
 			DeferCleanup(func(ctx SpecContext) { scaleOperator(ctx, 1) }, NodeTimeout(patience))
@@ -292,6 +295,7 @@ func operatorKilled(name string, killed, away []time.Duration) {
 			sent := time.Now()
 			scaleOperator(ctx, 1)
 			expectEnd(ctx, profile, sent)
+			Expect(modes()).To(Equal(onceEach), "no moment of anything else")
 		}, SpecTimeout(2*rollout))
 	}
 }
