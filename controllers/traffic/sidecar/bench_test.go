@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,14 +35,28 @@ func busy(callers int, count int64) string {
 	return text.String()
 }
 
-// processorTime is what the process has used, the proxies that it serves included.
-func processorTime(tb testing.TB) time.Duration {
+// used is what the process has used, the proxies that it serves included.
+type used struct {
+	processor time.Duration
+	allocated uint64 // bytes
+}
+
+func usedNow(tb testing.TB) used {
 	tb.Helper()
-	var used syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		tb.Fatal(err)
 	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	return used{time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), memory.TotalAlloc}
+}
+
+// add is what was used since.
+func (u *used) add(tb testing.TB, since used) {
+	now := usedNow(tb)
+	u.processor += now.processor - since.processor
+	u.allocated += now.allocated - since.allocated
 }
 
 // BenchmarkInterval is an interval of 1,000 profiles with ten proxies each, which answer over loopback, compared with fetching
@@ -69,8 +84,8 @@ func BenchmarkInterval(b *testing.B) {
 	for i := range requests {
 		requests[i] = asking(fmt.Sprint(i), proxies)
 	}
-	all := func(do func(traffic.Request) error) time.Duration {
-		before := processorTime(b)
+	all := func(sum *used, do func(traffic.Request) error) {
+		before := usedNow(b)
 		group := errgroup.Group{}
 		group.SetLimit(atOnce)
 		for _, request := range requests {
@@ -79,7 +94,7 @@ func BenchmarkInterval(b *testing.B) {
 		if err := group.Wait(); err != nil {
 			b.Fatal(err)
 		}
-		return processorTime(b) - before
+		sum.add(b, before)
 	}
 	observe := func(request traffic.Request) error {
 		if got := o.Observe(b.Context(), request); got.Completeness != traffic.Complete {
@@ -99,9 +114,10 @@ func BenchmarkInterval(b *testing.B) {
 		fetching.Wait()
 		return nil
 	}
-	all(observe)
+	var observing, fetching used
+	all(&observing, observe)
+	observing = used{}
 	interval := int64(1)
-	var observing, fetching time.Duration
 	b.ReportAllocs()
 	for b.Loop() {
 		interval++
@@ -109,15 +125,16 @@ func BenchmarkInterval(b *testing.B) {
 		clock.SetTime(clock.Now().Add(15 * time.Second))
 		scrapes.Store(0)
 		sent.Store(0)
-		observing += all(observe)
+		all(&observing, observe)
 		b.ReportMetric(float64(scrapes.Load()), "requests/interval")
 		b.ReportMetric(float64(sent.Load()), "bytes/interval")
 		b.StopTimer()
-		fetching += all(fetch)
+		all(&fetching, fetch)
 		b.StartTimer()
 	}
-	b.ReportMetric(observing.Seconds()/float64(b.N), "cpu-s/interval")
-	b.ReportMetric(float64(observing)/float64(fetching), "x-bare-scrape")
+	b.ReportMetric(observing.processor.Seconds()/float64(b.N), "cpu-s/interval")
+	b.ReportMetric(float64(observing.processor)/float64(fetching.processor), "x-bare-scrape")
+	b.ReportMetric(float64(observing.allocated)/float64(fetching.allocated), "x-bare-alloc")
 }
 
 func discard(b *testing.B, c *http.Client, address string) error {
