@@ -70,6 +70,8 @@ type operator struct {
 	failures int
 
 	held          facts.Policy
+	peer          int  // its version
+	doubt         bool // whether the last write was made
 	baseline      map[string]traffic.Reading
 	objects       string
 	unchanged     time.Time
@@ -110,7 +112,7 @@ func (o *operator) reconcile() {
 	o.due = forever
 	seen := w.look()
 	if w.now < w.staleUntil {
-		seen = w.stale
+		seen = o.fresher(seen)
 	}
 	r := &run{operator: o, out: status.Input{Profile: o.current(seen.profile), Now: o.clock.Now()}}
 	if r.out.Profile == nil {
@@ -140,6 +142,15 @@ func (o *operator) reconcile() {
 	if after > 0 {
 		o.wake(w.now + after + time.Duration(w.random.Int64N(int64(after)/10+1)))
 	}
+}
+
+// fresher is what a cache that stands still has, but for an object that is older than the last write of it.
+func (o *operator) fresher(live *cluster) *cluster {
+	stale := o.w.stale
+	if !o.doubt && (!stale.facts.Policy.Exists || stale.version >= o.peer) {
+		return stale
+	}
+	return &cluster{profile: stale.profile, version: live.version, facts: live.facts}
 }
 
 // current is the profile with the status that was last written, if the cache has an older one.
@@ -251,7 +262,10 @@ func (r *run) apply() {
 	if changed {
 		r.out.Applied.Changes = []apply.Change{{Verb: apply.Updated, Kind: own.Kind, Name: own.Name}}
 	}
-	r.out.ApplyError = err
+	r.out.ApplyError, r.doubt = err, err != nil
+	if changed {
+		r.peer = r.w.version
+	}
 	if err == nil && (!d.Form.Empty() || d.Keep) {
 		r.out.Applied.Resources = []v1alpha1.ResourceRef{own}
 	}

@@ -50,6 +50,7 @@ var sources = map[simulation.Source]struct {
 		246714: "a series comes and is evicted while the operator is away",
 		259995: "a request comes between the two scrapes of a reading",
 		278684: "a proxy restarts just after the last status of an operator that is killed",
+		319828: "a cache stands still over a rollback",
 	}},
 	simulation.Prometheus: {histories: 60, cases: map[int64]string{
 		303: "a process that counts what the one before did, while nobody reads it",
