@@ -245,15 +245,18 @@ func (c *counters) doubtful(before *counters) bool {
 	return false
 }
 
-// confirm keeps, of the connections that look plaintext, those that a scrape a moment later has too. Of that nothing else is taken:
-// a request that came in between has its connection there alone.
-func (c *counters) confirm(later *counters) {
+// confirm keeps, of the connections that look plaintext, those that a scrape a moment later has too, and those that were open before
+// or that came since, and may have ended in between. Of the later one nothing else is taken: a request that came in between has
+// its connection there alone.
+func (c *counters) confirm(before, later *counters) {
+	if before == nil {
+		before = &counters{}
+	}
 	for port, p := range c.ports {
 		if l, ok := later.ports[port]; ok {
-			c.ports[port] = connections{
-				plainTotal:  min(p.plainTotal, l.plainTotal),
-				plainActive: min(p.plainActive, l.plainActive),
-			}
+			total, known := min(p.plainTotal, l.plainTotal), before.ports[port]
+			came := max(0, total-known.plainTotal)
+			c.ports[port] = connections{plainTotal: total, plainActive: min(p.plainActive, max(l.plainActive, add(known.plainActive, came)))}
 		}
 	}
 }

@@ -165,7 +165,7 @@ func (o *Observer) scrape(ctx context.Context, address string, before *counters)
 			if err != nil {
 				return err
 			}
-			first.confirm(again)
+			first.confirm(before, again)
 		}
 		s.counters = first
 		return nil

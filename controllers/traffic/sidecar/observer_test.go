@@ -277,11 +277,12 @@ func TestObserveConfirmsPlaintextConnections(t *testing.T) {
 		want    string
 		asked   int
 	}{
-		"none":         {[]string{text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 1},
-		"an illusion":  {[]string{text(5, 5, 2, 1), text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 2},
-		"another one":  {[]string{text(5, 5, 2, 1), text(9, 8, 3, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
-		"a real one":   {[]string{text(5, 4, 2, 1), text(5, 4, 2, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
-		"a bad second": {[]string{text(5, 4, 2, 1), "<p>"}, "Unavailable/SourceUnavailable: The proxy of pod foo/pod-0 cannot be read: it answered with HTML, not with metrics. See what answers on port 15090 of the pod: it should be its istio-proxy container.", 2},
+		"none":          {[]string{text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 1},
+		"an illusion":   {[]string{text(5, 5, 2, 1), text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 2},
+		"another one":   {[]string{text(5, 5, 2, 1), text(9, 8, 3, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
+		"a real one":    {[]string{text(5, 4, 2, 1), text(5, 4, 2, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
+		"one that ends": {[]string{text(6, 5, 2, 1), text(6, 5, 1, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
+		"a bad second":  {[]string{text(5, 4, 2, 1), "<p>"}, "Unavailable/SourceUnavailable: The proxy of pod foo/pod-0 cannot be read: it answered with HTML, not with metrics. See what answers on port 15090 of the pod: it should be its istio-proxy container.", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
