@@ -404,7 +404,7 @@ func (w *world) jump(by time.Duration) {
 	w.skew += by
 	w.oracle.rest.ahead += max(0, by)
 	if by > 0 {
-		w.oracle.steps = append(w.oracle.steps, step{at: w.now, by: by, away: w.operator == nil, large: w.operator != nil && by > w.config.interval})
+		w.oracle.steps = append(w.oracle.steps, step{at: w.now, by: by, process: w.operators, away: w.operator == nil, large: w.operator != nil && by > w.config.interval})
 	}
 }
 

@@ -126,9 +126,10 @@ func (r rest) least() time.Duration {
 
 // step is a change of the operator's clock that nothing tells it of.
 type step struct {
-	at, by time.Duration
-	away   bool // the operator
-	large  bool // so that the next reading shows it
+	at, by  time.Duration
+	process int  // of the operator, or the last one
+	away    bool // it is
+	large   bool // so that the next reading shows it
 }
 
 func (o *oracle) violate(w *world, format string, args ...any) {
@@ -420,11 +421,16 @@ func (o *oracle) left(w *world, before facts.Form) {
 	}
 }
 
-// stepped is by how much a clock that was set ahead made windows shorter that reach back to a time: by an interval at the most,
-// but for steps that happened while the operator was away.
+// stepped is by how much a clock that was set ahead made windows shorter that reach back to a time: for each process of the operator
+// by an interval at the most, but for steps that happened while it was away.
 func (o *oracle) stepped(w *world, since time.Duration) time.Duration {
-	seen, unseen := sumSteps(o.steps, since)
-	return unseen + min(seen, w.config.interval)
+	var sum time.Duration
+	for process := range w.operators + 1 {
+		others := func(s step) bool { return s.process != process }
+		seen, unseen := sumSteps(slices.DeleteFunc(slices.Clone(o.steps), others), since)
+		sum += unseen + min(seen, w.config.interval)
+	}
+	return sum
 }
 
 // sumSteps sums up the steps that reach windows back to a time: those that the operator was there for, and the others.

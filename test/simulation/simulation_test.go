@@ -51,6 +51,8 @@ var sources = map[simulation.Source]struct {
 		259995: "a request comes between the two scrapes of a reading",
 		278684: "a proxy restarts just after the last status of an operator that is killed",
 		319828: "a cache stands still over a rollback",
+		322974: "a clock is set ahead in small steps, under two processes and in between",
+		346552: "a stream ends between the two scrapes of a reading",
 	}},
 	simulation.Prometheus: {histories: 60, cases: map[int64]string{
 		303: "a process that counts what the one before did, while nobody reads it",
