@@ -245,18 +245,20 @@ func (c *counters) doubtful(before *counters) bool {
 	return false
 }
 
-// confirm keeps, of the connections that look plaintext, those that a scrape a moment later has too, and those that were open before
-// or that came since, and may have ended in between. Of the later one nothing else is taken: a request that came in between has
+// confirm keeps, of the connections that look plaintext, those that a scrape a moment later has too, and those that were open at the
+// reading before or came since, and may have ended in between. Of the later one nothing else is taken: a request that came in between has
 // its connection there alone.
 func (c *counters) confirm(before, later *counters) {
-	if before == nil {
-		before = &counters{}
-	}
 	for port, p := range c.ports {
-		if l, ok := later.ports[port]; ok {
-			total, known := min(p.plainTotal, l.plainTotal), before.ports[port]
-			came := max(0, total-known.plainTotal)
-			c.ports[port] = connections{plainTotal: total, plainActive: min(p.plainActive, max(l.plainActive, add(known.plainActive, came)))}
+		l, ok := later.ports[port]
+		if !ok {
+			continue
 		}
+		total, mayEnd := min(p.plainTotal, l.plainTotal), int64(0)
+		if before != nil {
+			known := before.ports[port]
+			mayEnd = add(known.plainActive, max(0, total-known.plainTotal))
+		}
+		c.ports[port] = connections{plainTotal: total, plainActive: min(p.plainActive, max(l.plainActive, mayEnd))}
 	}
 }

@@ -157,6 +157,7 @@ func (o *Observer) scrapeAll(ctx context.Context, proxies []traffic.Proxy, t *tr
 func (o *Observer) scrape(ctx context.Context, address string, before *counters) (s scrape) {
 	s.err = o.inSlot(ctx, func() error {
 		first, err := o.scraper.scrape(ctx, address)
+		s.at = o.now()
 		if err != nil {
 			return err
 		}
@@ -170,7 +171,6 @@ func (o *Observer) scrape(ctx context.Context, address string, before *counters)
 		s.counters = first
 		return nil
 	})
-	s.at = o.now()
 	return s
 }
 

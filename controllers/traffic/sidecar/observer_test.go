@@ -277,12 +277,12 @@ func TestObserveConfirmsPlaintextConnections(t *testing.T) {
 		want    string
 		asked   int
 	}{
-		"none":          {[]string{text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 1},
-		"an illusion":   {[]string{text(5, 5, 2, 1), text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 2},
-		"another one":   {[]string{text(5, 5, 2, 1), text(9, 8, 3, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
-		"a real one":    {[]string{text(5, 4, 2, 1), text(5, 4, 2, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
-		"one that ends": {[]string{text(6, 5, 2, 1), text(6, 5, 1, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
-		"a bad second":  {[]string{text(5, 4, 2, 1), "<p>"}, "Unavailable/SourceUnavailable: The proxy of pod foo/pod-0 cannot be read: it answered with HTML, not with metrics. See what answers on port 15090 of the pod: it should be its istio-proxy container.", 2},
+		"none":                                 {[]string{text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 1},
+		"an illusion":                          {[]string{text(5, 5, 2, 1), text(5, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 2},
+		"another one":                          {[]string{text(5, 5, 2, 1), text(9, 8, 3, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
+		"a real one":                           {[]string{text(5, 4, 2, 1), text(5, 4, 2, 1)}, "Complete/NoTraffic, since 0s, plaintext 0s, open 1", 2},
+		"an illusion where some were long ago": {[]string{text(9, 5, 2, 1), text(9, 5, 2, 2)}, "Complete/NoTraffic, since 0s", 2},
+		"a bad second":                         {[]string{text(5, 4, 2, 1), "<p>"}, "Unavailable/SourceUnavailable: The proxy of pod foo/pod-0 cannot be read: it answered with HTML, not with metrics. See what answers on port 15090 of the pod: it should be its istio-proxy container.", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -293,6 +293,31 @@ func TestObserveConfirmsPlaintextConnections(t *testing.T) {
 			}), Options{})
 			if got := tell(o.Observe(t.Context(), asking("p", 1))); got != tc.want || asked != tc.asked {
 				t.Errorf("after %d scrapes: %s", asked, got)
+			}
+		})
+	}
+}
+
+// One that ends between the two, and came since the reading before or was open then, is none.
+func TestObserveSeesConnectionsThatEnd(t *testing.T) {
+	t.Parallel()
+	text := func(total, active int) string {
+		const s = "envoy_http_downstream_cx_%s{http_conn_manager_prefix=\"inbound_0.0.0.0_8000\"} %d\n"
+		return uptime + fmt.Sprintf(s, "total", total) + fmt.Sprintf(s, "ssl_total", 5) + fmt.Sprintf(s, "active", active) + fmt.Sprintf(s, "ssl_active", 0)
+	}
+	for name, answers := range map[string][]string{
+		"it came since":    {text(5, 0), text(6, 1), text(6, 0)},
+		"it was open then": {text(6, 1), text(6, 1), text(6, 1), text(6, 0)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := fleet(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, answers[0])
+				answers = answers[1:]
+			}), Options{})
+			o.Observe(t.Context(), asking("p", 1))
+			if got := o.Observe(t.Context(), asking("p", 1)); got.OpenPlaintext != 1 || len(answers) != 0 {
+				t.Errorf("%d scrapes left: %s", len(answers), tell(got))
 			}
 		})
 	}

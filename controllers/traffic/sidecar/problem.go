@@ -89,7 +89,7 @@ func (p *problems) texts(port int32) (texts []string) {
 	if len(p.evicting) > 0 {
 		slices.Sort(p.evicting)
 		texts = append(texts, fmt.Sprintf("Series may have come and gone between two readings of %s: remove the annotation "+
-			"sidecar.istio.io/statsEvictionInterval, or make it longer than the operator's --observation-interval.", pods(p.evicting)))
+			"sidecar.istio.io/statsEvictionInterval, or make it several times the operator's --observation-interval.", pods(p.evicting)))
 	}
 	if len(p.uncounted) > 0 {
 		slices.Sort(p.uncounted)

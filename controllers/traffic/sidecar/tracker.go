@@ -156,12 +156,17 @@ func (p *pass) clocks() {
 	}
 }
 
-// strayed is by how much the clock on the wall has left the ticking one since the stretch began: small steps add up.
+// strayed is by how much the clock on the wall has left the ticking one since the stretch began, or since the last plaintext in it,
+// from which the window counts: small steps add up.
 func (p *pass) strayed() time.Duration {
 	if p.since.isZero() {
 		return 0
 	}
-	return p.now.wall.Sub(p.since.wall) - (p.now.mono - p.since.mono)
+	from := p.since
+	if p.lastPlaintext.mono > from.mono {
+		from = p.lastPlaintext
+	}
+	return p.now.wall.Sub(from.wall) - (p.now.mono - from.mono)
 }
 
 // interrupt restarts the stretch. The first reason is kept: the others are often its consequences.
@@ -263,7 +268,7 @@ func (p *pass) join(px traffic.Proxy, started time.Duration, plain, certain bool
 		}
 		return
 	}
-	p.evicting(px, started, p.now.mono)
+	p.evicting(px, started-startTolerance, p.now.mono)
 	switch within := started >= p.since.mono-startSlack; {
 	case within:
 		if px.Restarts > 0 {

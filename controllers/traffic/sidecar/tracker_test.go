@@ -21,7 +21,7 @@ const vanishedA = "series of the proxy of pod foo/a vanished"
 const (
 	unreadA   = "the proxy of pod foo/a drops series that do not move, and some may have come and gone unread"
 	evictingA = "Series may have come and gone between two readings of pod foo/a: remove the annotation sidecar.istio.io/statsEvictionInterval, " +
-		"or make it longer than the operator's --observation-interval."
+		"or make it several times the operator's --observation-interval."
 )
 
 func except(ports ...int32) step {
@@ -174,6 +174,18 @@ func TestTracker(t *testing.T) {
 				"Complete/NoTraffic, since 0s",
 				"Complete/NoTraffic, since 48s, gap: the operator's clock jumped",
 				"Complete/NoTraffic, since 48s",
+			},
+		},
+		"and so has one that strays since plaintext, whatever it did before": {
+			steps: []step{
+				pod("a"), read, clockSet(-8 * time.Second), next, plus("a", plainHTTP, 1), next, clockSet(8 * time.Second), next, clockSet(8 * time.Second), next,
+			},
+			want: []string{
+				"Complete/NoTraffic, since 0s",
+				"Complete/NoTraffic, since 0s",
+				"Complete, since 0s, plaintext 12s, legacy/cron HTTP 1",
+				"Complete, since 0s, plaintext 12s, legacy/cron HTTP 1",
+				"Complete/NoTraffic, since 48s, plaintext 12s, legacy/cron HTTP 1, gap: the operator's clock jumped",
 			},
 		},
 		"a stretch in status that is older than the profile is not taken up": {
