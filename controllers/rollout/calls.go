@@ -75,12 +75,13 @@ func (c tally) plus(other tally) tally {
 	return tally{c.arrived + other.arrived, c.lost + other.lost}
 }
 
-// since is what was counted after an earlier reading. A process that began anew counts from zero.
+// since is what was counted after an earlier reading. A process that began anew counts from zero. One that goes on counts no less
+// in all: a connection that is lost has arrived no more.
 func (c tally) since(before tally) tally {
-	if c.arrived < before.arrived || c.lost < before.lost {
+	if c.total() < before.total() || c.lost < before.lost {
 		return c
 	}
-	return tally{c.arrived - before.arrived, c.lost - before.lost}
+	return tally{max(0, c.arrived-before.arrived), c.lost - before.lost}
 }
 
 // failing says that at least half of the calls are lost.

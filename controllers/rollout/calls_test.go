@@ -50,6 +50,7 @@ func TestCallHistory(t *testing.T) {
 		"the proxy restarted and fails":                    {[]pods{{"a": {500, 0}}}, []pods{{"a": {0, 9}}}, true},
 		"the proxy restarted and works":                    {[]pods{{"a": {500, 9}}}, []pods{{"a": {20, 0}}}, false},
 		"what it counted before it restarted counts":       {[]pods{{"a": {100, 0}}}, []pods{{"a": {200, 0}}, {"a": {1, 9}}}, false},
+		"connections that arrived are lost later":          {[]pods{{"a": {200, 0}}}, []pods{{"a": {202, 8}}, {"a": {201, 19}}, {"a": {203, 27}}, {"a": {205, 35}}}, true},
 		"a pod read late is no late reading before":        {[]pods{{"a": {0, 0}}, {"a": {0, 50}}}, []pods{{"a": {0, 60}, "b": {9000, 0}}}, false},
 		"one pod of three":                                 {[]pods{{"a": {100, 0}, "b": {100, 0}, "c": {100, 0}}}, []pods{{"a": {100, 900}, "b": {110, 0}, "c": {110, 0}}}, false},
 		"two pods of three":                                {[]pods{{"a": {100, 0}, "b": {100, 0}, "c": {100, 0}}}, []pods{{"a": {100, 90}, "b": {100, 90}, "c": {110, 0}}}, true},
