@@ -104,6 +104,9 @@ func (p *run) rolloutEvents(before, after v1alpha1.ServiceSecurityProfileStatus)
 		if r.Stage == was[r.Name] || r.Stage == "" || len(told) == maxRolloutEvents {
 			continue
 		}
+		if r.Stage == v1alpha1.StageRolledBack && was[r.Name] == "" {
+			continue // it had another name then
+		}
 		own := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: p.profile.Namespace, Name: facts.MemberName(p.profile.Name, r.Name)}}
 		own.SetGroupVersionKind(resolve.PeerAuthenticationKind)
 		e := notice{

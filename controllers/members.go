@@ -159,6 +159,9 @@ func (p *run) next() bool {
 		p.out.Decision = rollout.Unselectable()
 	case p.out.Facts.Lost(v1alpha1.SectionMTLS):
 		p.out.Decision = rollout.Disputed(p.out.Facts)
+	case p.out.Facts.Policy.Former && len(p.out.Facts.CompetingPolicies) > 0:
+		// A new object would be the youngest, and not count beside the others.
+		p.out.Decision = rollout.Unchanged(p.input(), fmt.Sprintf("Its PeerAuthentication has the name of before, and keeps it as long as there is %s for its pods.", p.out.Facts.CompetingPolicies[0].Name))
 	default:
 		p.out.Decision = rollout.Next(p.input())
 		return true

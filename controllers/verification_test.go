@@ -192,9 +192,11 @@ var _ = Describe("Verification by the callers' own proxies", func() {
 		Eventually(members(ns)).WithContext(ctx).Should(BeEmpty())
 
 		By("without it")
+		rollbacks := counter("servicesecurity_rollbacks_total")
 		Expect(k8s.Delete(ctx, extra, client.GracePeriodSeconds(0))).To(Succeed())
 		Eventually(rollouts).WithContext(ctx).Should(ConsistOf("httpbin-1 RolledBack 1"))
 		Consistently(members(ns)).WithContext(ctx).Should(BeEmpty())
+		Expect(counter("servicesecurity_rollbacks_total")).To(Equal(rollbacks))
 	})
 
 	It("reads no caller's proxy but around the switch", func(ctx SpecContext) {

@@ -357,6 +357,8 @@ type Policy struct {
 	Exists bool
 	// Owned says that the profile controls it.
 	Owned bool
+	// Former says that it has the name that the target had before.
+	Former bool
 	// Version is its resourceVersion.
 	Version string
 	// Form is what it says; its mode is empty if unset.

@@ -46,7 +46,7 @@ func (r *Resolver) Members(ctx context.Context, profile *v1alpha1.ServiceSecurit
 	}
 	groups, idle := workloadsOf(pods, controllers)
 	form, kept := memberForm(profile), rollouts(profile)
-	out := Namespace{Idle: idle, Objects: memberObjects(profile, policies, groups)}
+	out := Namespace{Idle: idle, Objects: memberObjects(profile, policies, groups, idleOf(controllers, idle))}
 	for _, g := range groups {
 		member := facts.Member{Name: g.name, Profile: memberProfile(form, g, kept), Covered: covered(profile, policies, g), Unselectable: len(g.selector) == 0}
 		if len(groups) <= v1alpha1.MaxRollouts {
@@ -59,8 +59,16 @@ func (r *Resolver) Members(ctx context.Context, profile *v1alpha1.ServiceSecurit
 	return out, nil
 }
 
-// memberObjects are the profile's own policies with a selector, and whom they select.
-func memberObjects(profile *v1alpha1.ServiceSecurityProfile, policies []*securityv1.PeerAuthentication, groups []*workload) []facts.MemberObject {
+// idleOf are the controllers of those names.
+func idleOf(controllers []podController, names []string) []podController {
+	return slices.DeleteFunc(slices.Clone(controllers), func(c podController) bool {
+		_, idle := slices.BinarySearch(names, c.name)
+		return !idle
+	})
+}
+
+// memberObjects are the profile's own policies with a selector, and whom they select, now or once there are pods again.
+func memberObjects(profile *v1alpha1.ServiceSecurityProfile, policies []*securityv1.PeerAuthentication, groups []*workload, idle []podController) []facts.MemberObject {
 	var objects []facts.MemberObject
 	having := byPair(groups)
 	for _, policy := range policies {
@@ -72,6 +80,11 @@ func memberObjects(profile *v1alpha1.ServiceSecurityProfile, policies []*securit
 		for _, g := range candidates(groups, having, selector) {
 			if g.picked(selector) {
 				object.Workloads = append(object.Workloads, g.name)
+			}
+		}
+		for _, c := range idle {
+			if matches(selector, c.selector) {
+				object.Workloads = append(object.Workloads, c.name)
 			}
 		}
 		objects = append(objects, object)

@@ -169,6 +169,9 @@ func TestMembers(t *testing.T) {
 		diff(t, "in force", facts.Form{Mode: strict}, got.InForce())
 		diff(t, "verifying", true, got.Policy.Owned && !got.Policy.SwitchedAt.IsZero())
 		diff(t, "previous", facts.Form{Mode: permissive}, got.Policy.Previous)
+		younger := of(t, old, newPolicy("foo", "hand", 2, web, permissive))["web"].Facts
+		diff(t, "somebody else's is not in force", false, younger.CompetingPolicies[0].Wins)
+		diff(t, "under its former name", true, younger.Policy.Former)
 		older := newPolicy("foo", "hand", 0, web, strict)
 		diff(t, "somebody else's is in force", false, of(t, old, older)["web"].Facts.Policy.Exists)
 		part := maps.Clone(web)
@@ -178,12 +181,12 @@ func TestMembers(t *testing.T) {
 	})
 	t.Run("objects, and who is covered", func(t *testing.T) {
 		portsOnly := newPolicy("foo", "hand", 0, db, "", withPorts(map[uint32]v1alpha1.Mode{80: permissive}))
-		objects := []client.Object{owned(newPolicy("foo", "gone", 1, tags{"app": "gone"}, strict), all), owned(newPolicy("foo", object, 1, web, strict), all), portsOnly}
+		objects := []client.Object{owned(newPolicy("foo", "gone", 1, tags{"app": "gone"}, strict), all), owned(newPolicy("foo", object, 1, web, strict), all), owned(newPolicy("foo", "sleeping", 1, tags{"app": "idle"}, strict), all), portsOnly}
 		found, err := cluster(t, append(objects, base...)...).Members(t.Context(), all)
 		if err != nil {
 			t.Fatal(err)
 		}
-		diff(t, "objects", []facts.MemberObject{{Name: object, Workloads: []string{"web"}}, {Name: "gone"}}, found.Objects)
+		diff(t, "objects", []facts.MemberObject{{Name: object, Workloads: []string{"web"}}, {Name: "gone"}, {Name: "sleeping", Workloads: []string{"idle"}}}, found.Objects)
 		diff(t, "covered", []bool{false, false}, []bool{found.Members[0].Covered, found.Members[1].Covered})
 		got := of(t, newPolicy("foo", "hand", 0, db, permissive))
 		diff(t, "covered", true, got["db"].Covered)

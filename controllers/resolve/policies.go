@@ -121,10 +121,15 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 	if err != nil || !res.has(PeerAuthenticationKind) {
 		return err
 	}
+	var former *securityv1.PeerAuthentication
 	if res.resolver.member && !exists {
-		res.facts.Policy = res.before(governed, policies)
+		former = res.former(governed, policies)
 	}
-	if res.facts.CompetingPolicies, err = res.competing(ctx, policies); err != nil {
+	if former != nil {
+		res.facts.Policy = describePolicy(former, res.profile)
+		res.facts.Policy.Former, res.facts.Policy.Selector = true, maps.Clone(res.facts.Target.Selector)
+	}
+	if res.facts.CompetingPolicies, err = res.competing(ctx, policies, former); err != nil {
 		return err
 	}
 	res.facts.Effective = res.effective(governed, policies)
@@ -136,23 +141,18 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 	return nil
 }
 
-// before is the profile's object that is in force for all pods of a workload under the name that it had when it was told apart from
+// former is the profile's object that is in force for all pods of a workload under the name that it had when it was told apart from
 // others in another way: what was written there of its rollout goes on, until the workload's own object takes its place.
-func (res *resolution) before(governed []subject, policies []*securityv1.PeerAuthentication) facts.Policy {
+func (res *resolution) former(governed []subject, policies []*securityv1.PeerAuthentication) *securityv1.PeerAuthentication {
 	var found *securityv1.PeerAuthentication
 	for _, pod := range governed {
 		_, _, policy := oldestOfEach(res.facts.Mesh.RootNamespace, pod.namespace, pod.labels, policies)
 		if policy == nil || found != nil && policy != found || !metav1.IsControlledBy(policy, res.profile) {
-			return facts.Policy{}
+			return nil
 		}
 		found = policy
 	}
-	if found == nil {
-		return facts.Policy{}
-	}
-	described := describePolicy(found, res.profile)
-	described.Selector = maps.Clone(res.facts.Target.Selector)
-	return described
+	return found
 }
 
 // Inherited reads once more what would be in force without the profile's own object, given what was resolved of it before;
@@ -305,12 +305,11 @@ func (res *resolution) overridden(pod subject, mode v1alpha1.Mode, policies []*s
 
 // competing are the other policies of the target's scope: those that match one of its pods or, of a whole namespace or the
 // mesh, those without a selector beside its own. Those of profiles that are in conflict with this one are left out: the
-// conflict says it, and they go when it is resolved.
-func (res *resolution) competing(ctx context.Context, policies []*securityv1.PeerAuthentication) ([]facts.CompetingPolicy, error) {
+// conflict says it, and they go when it is resolved. Own is what stands for the profile's if there is none of its name.
+func (res *resolution) competing(ctx context.Context, policies []*securityv1.PeerAuthentication, own *securityv1.PeerAuthentication) ([]facts.CompetingPolicy, error) {
 	if res.facts.Target.Scope == v1alpha1.ScopeWorkload && res.profile.Namespace == res.facts.Mesh.RootNamespace {
 		return nil, nil
 	}
-	var own *securityv1.PeerAuthentication
 	if at := slices.IndexFunc(policies, res.speaksAsPeer); at >= 0 {
 		own = policies[at]
 	}
