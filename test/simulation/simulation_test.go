@@ -53,6 +53,7 @@ var sources = map[simulation.Source]struct {
 		319828: "a cache stands still over a rollback",
 		322974: "a clock is set ahead in small steps, under two processes and in between",
 		346552: "a stream ends between the two scrapes of a reading",
+		428700: "a clock is set back, and ahead in small steps after plaintext",
 	}},
 	simulation.Prometheus: {histories: 60, cases: map[int64]string{
 		303: "a process that counts what the one before did, while nobody reads it",
