@@ -12,5 +12,7 @@
 // It also reads what the proxies have counted of authorization in dry run. These counts are taken as they are, and nothing is
 // remembered of them.
 //
+// What it keeps in status, and what the next process of the operator makes of that, is in evidence.go.
+//
 // The package reads the network in scrape.go, observer.go, dryrun.go and calls.go; the rest is pure.
 package sidecar
