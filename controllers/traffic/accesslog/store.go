@@ -233,20 +233,31 @@ func (s *store) tallies(request traffic.LogRequest, now time.Time) (all []tally,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.retention = max(s.retention, now.Sub(request.Since))
+	notAfter(&s.evicted, now)
 	truncated = s.evicted.After(request.Since)
 	for _, proxy := range request.Proxies {
 		r := s.records[proxy.UID]
 		if r == nil {
 			continue
 		}
+		notAfter(&r.truncated, now)
 		truncated = truncated || r.truncated.After(request.Since)
 		for element := r.order.Front(); element != nil; element = element.Next() {
-			if t := tallyOf(element); request.Ports.Has(t.port) && !t.seen.Before(request.Since) {
+			t := tallyOf(element)
+			notAfter(&t.seen, now)
+			if request.Ports.Has(t.port) && !t.seen.Before(request.Since) {
 				all = append(all, *t)
 			}
 		}
 	}
 	return all, truncated
+}
+
+// notAfter dates what a clock that was ahead has noted to the first time that somebody asks once it is right, from which it ages.
+func notAfter(noted *time.Time, now time.Time) {
+	if noted.After(now) {
+		*noted = now
+	}
 }
 
 // logged says what a request asks for. Callers that had no name when they were logged may have one by now: the cache of

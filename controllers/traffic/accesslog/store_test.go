@@ -166,6 +166,29 @@ func TestRetention(t *testing.T) {
 	}
 }
 
+// TestClockSetBack: what a clock that was ahead has noted ages from when that is over, and not only an hour later.
+func TestClockSetBack(t *testing.T) {
+	t.Parallel()
+	s, c := newStore(Limits{}.withDefaults()), &cluster{}
+	ahead := epoch.Add(time.Hour)
+	s.add(target, false, called("10.0.0.9", 8000, ahead), cron, ahead)
+	s.truncate(target, ahead)
+	s.truncateAll(ahead)
+	for range 3 {
+		got := s.logged(t.Context(), c, every(epoch.Add(-time.Minute), target), epoch)
+		if !got.LastAccepted.Equal(epoch) || !got.Truncated {
+			t.Fatalf("last let in %s, truncated %t", got.LastAccepted, got.Truncated)
+		}
+	}
+	later := epoch.Add(10 * time.Minute)
+	if got := s.logged(t.Context(), c, every(epoch, target), later); !got.LastAccepted.Equal(epoch) {
+		t.Errorf("ten minutes later it was last let in at %s", got.LastAccepted)
+	}
+	if got := s.logged(t.Context(), c, every(later, target), later); len(got.Callers) > 0 || got.Truncated {
+		t.Errorf("a window later there are %v, truncated %t", texts(got), got.Truncated)
+	}
+}
+
 func TestRefusing(t *testing.T) {
 	t.Parallel()
 	s := newStore(Limits{}.withDefaults())
