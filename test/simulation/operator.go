@@ -84,6 +84,9 @@ func (w *world) boot(core Core) {
 	w.operators++
 	w.booted = w.now
 	w.mistake()
+	if w.logs != nil {
+		w.logs.entries = nil
+	}
 	w.readers++
 	w.memories++
 	o := &operator{w: w, core: core, clock: clock{w}, number: w.operators, due: w.now}
@@ -188,6 +191,8 @@ func (r *run) decide() {
 	r.out.Decision = r.next()
 	if r.out.Decision.Observe {
 		r.observe()
+	} else {
+		r.log()
 	}
 	if !r.out.Decision.Confirm {
 		return
@@ -209,6 +214,7 @@ func (r *run) observe() {
 	w.source.asked(request)
 	r.out.Seen = r.observer.Observe(context.Background(), request)
 	r.out.Now = r.clock.Now()
+	r.log()
 	r.out.Decision = r.next()
 	if o := r.out.Seen; o.Completeness != traffic.Complete || o.Gap != "" {
 		w.oracle.gap(w.now, o)

@@ -55,6 +55,9 @@ var sources = map[simulation.Source]struct {
 		346552: "a stream ends between the two scrapes of a reading",
 		428700: "a clock is set back, and ahead in small steps after plaintext",
 	}},
+	simulation.Logs: {histories: 500, cases: map[int64]string{
+		17: "a clock is set back after an entry was logged",
+	}},
 	simulation.Prometheus: {histories: 60, cases: map[int64]string{
 		303: "a process that counts what the one before did, while nobody reads it",
 		394: "a clock that was an hour ahead when plaintext was seen",
@@ -164,6 +167,7 @@ func TestSameSeed(t *testing.T) {
 
 func FuzzHistories(f *testing.F)  { fuzz(f, simulation.Sidecars) }
 func FuzzPrometheus(f *testing.F) { fuzz(f, simulation.Prometheus) }
+func FuzzLogs(f *testing.F)       { fuzz(f, simulation.Logs) }
 
 func fuzz(f *testing.F, from simulation.Source) {
 	for seed := range sources[from].cases {

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/servicesecurity/operator/controllers/traffic"
@@ -14,6 +15,8 @@ type Source string
 const (
 	Sidecars   Source = "sidecars"
 	Prometheus Source = "prometheus"
+	// Logs are the sidecars, with access logs beside.
+	Logs Source = "access-logs"
 )
 
 // source is where the operator's observer reads, with what may happen to it alone, and what it cannot show.
@@ -41,8 +44,12 @@ type source interface {
 }
 
 func newSource(from Source, w *world, seed int64) source {
-	if from == Prometheus {
+	switch from {
+	case Prometheus:
 		return newPrometheus(w, seed)
+	case Logs:
+		w.logs = &logs{random: rand.New(rand.NewPCG(uint64(seed), 2))}
+	case Sidecars:
 	}
 	return sidecars{w}
 }

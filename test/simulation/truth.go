@@ -149,6 +149,7 @@ type world struct {
 	agenda  []entry
 
 	source                source
+	logs                  *logs // nil without
 	operator              *operator
 	operators             int
 	readers               int           // memories of whoever reads the proxies: it forgets what is not asked any more
@@ -263,6 +264,9 @@ func (w *world) refuse(c *client, p *pod) {
 		w.diary.note(w.now, "truth", "%s is refused by %s", c.name, p.name)
 		c.refused = w.now
 	}
+	if c.plain {
+		w.log(c, p, c.port, true)
+	}
 	w.oracle.refused(w, c)
 }
 
@@ -315,6 +319,7 @@ func (p *process) end(w *world, u *use) {
 	p.open = slices.Delete(p.open, i, i+1)
 	u.to = w.now
 	p.connection(u.port, false, 0, -1)
+	w.log(u.client, u.pod, u.port, false)
 	if u.counted == notCounted {
 		return
 	}
