@@ -155,7 +155,7 @@ func (o *oracle) pass(w *world, asked traffic.Request) {
 // died: what no reading has shown yet may as well have happened while the operator was away.
 func (o *oracle) died() {
 	for i := range o.steps {
-		o.steps[i].away, o.steps[i].large = o.steps[i].away || o.steps[i].large, false
+		o.steps[i].away, o.steps[i].large = o.steps[i].away || o.steps[i].at > o.began, false
 	}
 }
 
