@@ -155,12 +155,17 @@ var _ = Describe("With access logs", Ordered, Label("accesslog"), func() {
 		Expect(plaintextCallers(ctx, profile)()).To(BeEmpty())
 	}, SpecTimeout(rollout))
 
-	It("goes on with the next leader", func(ctx SpecContext) {
-		before := leader(ctx)
-		_, err := mesh.Kubectl(ctx, "delete", "pod", before, "-n", systemNamespace)
+	It("goes on with the next leader of two replicas", func(ctx SpecContext) {
+		DeferCleanup(func(ctx SpecContext) {
+			scaleOperator(ctx, 1)
+			expectLed(ctx)
+		}, NodeTimeout(2*patience))
+		scaleOperator(ctx, 2)
+		before, err := endpoint(ctx)()
+		Expect(err).NotTo(HaveOccurred())
+		_, err = mesh.Kubectl(ctx, "delete", "pod", before, "-n", systemNamespace)
 		Expect(err).NotTo(HaveOccurred())
 		Eventually(endpoint(ctx)).WithContext(ctx).Should(And(Not(BeEmpty()), Not(Equal(before))))
-		expectLed(ctx)
 		expectRefusal(ctx, profile, legacy)
 	}, SpecTimeout(rollout))
 
