@@ -286,6 +286,7 @@ func (r *run) apply() {
 		r.observer.Forget(controllers.RequestOf(r.out.Profile, r.out.Spec, r.out.Facts, r.out.Now).Profile)
 		r.w.readers++
 		r.w.memories++
+		r.w.forgot = r.w.now
 	}
 }
 

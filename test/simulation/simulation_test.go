@@ -55,6 +55,7 @@ var sources = map[simulation.Source]struct {
 		346552: "a stream ends between the two scrapes of a reading",
 		428700: "a clock is set back, and ahead in small steps after plaintext",
 		444629: "a clock is set ahead just before the operator is killed, after small steps",
+		457174: "a connection is evicted before the profile asks for STRICT again",
 	}},
 	simulation.Logs: {histories: 500, cases: map[int64]string{
 		17: "a clock is set back after an entry was logged",

@@ -149,7 +149,8 @@ type world struct {
 	agenda  []entry
 
 	source                source
-	logs                  *logs // nil without
+	logs                  *logs         // nil without
+	forgot                time.Duration // when the operator last had nothing to observe, and forgot what it had
 	operator              *operator
 	operators             int
 	readers               int           // memories of whoever reads the proxies: it forgets what is not asked any more
