@@ -240,19 +240,19 @@ func (w *world) seemsOpen() bool {
 }
 
 // mistake notes the processes that a new operator may take for those before them, whose connections status tells of: starts are
-// estimated.
+// estimated, and a clock that was set back says of all that they are older.
 func (w *world) mistake() {
 	mtls := w.profile.Status.MTLS
 	if mtls == nil || mtls.Evidence == nil || mtls.Evidence.ObservedTime == nil {
 		return
 	}
 	for _, p := range w.pods {
-		if p.proc == nil {
+		if p.proc == nil || len(p.proc.read) > 0 {
 			continue
 		}
 		younger := epoch.Add(p.proc.started + w.skew).Sub(mtls.Evidence.ObservedTime.Time)
 		told := slices.ContainsFunc(mtls.Evidence.Connections, func(c v1alpha1.PodConnections) bool { return c.Pod == p.uid })
-		p.proc.taken = p.proc.taken || told && younger > -time.Second && younger < 10*time.Second
+		p.proc.taken = p.proc.taken || told && younger < 10*time.Second
 	}
 }
 

@@ -56,6 +56,7 @@ var sources = map[simulation.Source]struct {
 		428700: "a clock is set back, and ahead in small steps after plaintext",
 		444629: "a clock is set ahead just before the operator is killed, after small steps",
 		457174: "a connection is evicted before the profile asks for STRICT again",
+		473175: "a proxy restarts and a clock is set back while the operator is away",
 	}},
 	simulation.Logs: {histories: 500, cases: map[int64]string{
 		17: "a clock is set back after an entry was logged",
