@@ -92,7 +92,7 @@ func (s sidecars) excuse(u *use, window time.Duration) string {
 	case sum > 0 && to <= w.now-window+sum:
 		return "before a window that a clock set ahead made shorter"
 	case u.proc == nil && u.pod.concealed:
-		return "in a pod outside the mesh that went before the cache had it"
+		return "in a pod outside the mesh that went before the operator heard of it"
 	case u.proc == nil:
 		return "" // no proxy counts it, but that is known
 	}
