@@ -58,6 +58,7 @@ var sources = map[simulation.Source]struct {
 		457174: "a connection is evicted before the profile asks for STRICT again",
 		473175: "a proxy restarts and a clock is set back while the operator is away",
 		501905: "a pod outside the mesh comes and goes while the operator is away",
+		514341: "the end of a connection, evicted before STRICT was asked for again, makes up for another",
 	}},
 	simulation.Logs: {histories: 500, cases: map[int64]string{
 		17: "a clock is set back after an entry was logged",

@@ -104,7 +104,7 @@ func (s sidecars) excuse(u *use, window time.Duration) string {
 		return "on a listener that did not count, because of a Telemetry that went before the cache had it"
 	case u.counted != counted:
 		return ""
-	case u.client.kind == tcp && u.proc.dropped(u, w.forgot):
+	case u.client.kind == tcp && u.proc.dropped(w.forgot):
 		return "a connection whose count was evicted before the observation began anew"
 	case next >= 0 && u.proc.reborn(u, u.proc.read, next):
 		return "in a series that went with its listener and was born again before it was missed"
