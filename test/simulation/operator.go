@@ -49,8 +49,8 @@ type clock struct{ w *world }
 
 func (c clock) Now() time.Time { return epoch.Add(c.w.now + c.w.skew) }
 
-// Since is only asked of the moment at which the process began, and any fixed moment serves for that.
-func (c clock) Since(time.Time) time.Duration { return c.w.now }
+// Since is only asked of the moment at which the process began.
+func (c clock) Since(time.Time) time.Duration { return c.w.now - c.w.booted }
 
 // cluster is what an API server, or a cache of it, says at one moment.
 type cluster struct {

@@ -145,7 +145,7 @@ func (p *pass) strayed() time.Duration {
 		return 0
 	}
 	from := p.since
-	if p.lastPlaintext.mono > from.mono {
+	if !p.lastPlaintext.isZero() && p.lastPlaintext.mono > from.mono {
 		from = p.lastPlaintext
 	}
 	return p.now.wall.Sub(from.wall) - (p.now.mono - from.mono)

@@ -64,6 +64,7 @@ type world struct {
 	req     traffic.Request
 	pods    []*simulated
 	now     time.Duration // ticking
+	booted  time.Duration // when the operator's process began
 	set     time.Duration // by how much the wall clock was set
 	told    []string
 	last    traffic.Observation
@@ -77,7 +78,9 @@ func newWorld(tb testing.TB) *world {
 	}
 }
 
-func (w *world) instant() instant { return instant{wall: epoch.Add(w.now + w.set), mono: w.now} }
+func (w *world) instant() instant {
+	return instant{wall: epoch.Add(w.now + w.set), mono: w.now - w.booted}
+}
 
 func (w *world) pod(name string) *simulated {
 	for _, p := range w.pods {
@@ -223,7 +226,7 @@ func operatorRestarts(w *world) {
 	if w.last.LastPlaintext.After(w.last.Since) {
 		w.req.CleanSince = w.last.LastPlaintext
 	}
-	w.tracker = &tracker{interval: 15 * time.Second, port: 15090}
+	w.tracker, w.booted = &tracker{interval: 15 * time.Second, port: 15090}, w.now
 }
 
 // The series of the stories.
