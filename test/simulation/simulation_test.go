@@ -94,11 +94,11 @@ func play(t *testing.T, from simulation.Source, seed int64) simulation.Report {
 	return report
 }
 
-// playAll runs histories, as many at a time as there are processors, and sums them up. After one that fails it begins no other.
-func playAll(t *testing.T, from simulation.Source, seeds []int64) simulation.Report {
+// playAll plays seeds, as many at a time as there are processors, and hands over what came of each, one after another. After one that
+// fails it begins no other.
+func playAll[R any](t *testing.T, seeds []int64, play func(int64) R, add func(R)) {
 	t.Helper()
 	var mu sync.Mutex
-	var all simulation.Report
 	group := errgroup.Group{}
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, seed := range seeds {
@@ -106,15 +106,23 @@ func playAll(t *testing.T, from simulation.Source, seeds []int64) simulation.Rep
 			break
 		}
 		group.Go(func() error {
-			report := play(t, from, seed)
+			report := play(seed)
 			mu.Lock()
 			defer mu.Unlock()
-			all.Add(report)
+			add(report)
 			return nil
 		})
 	}
 	_ = group.Wait() // nothing fails but the test
-	return all
+}
+
+// following are so many seeds from a first one.
+func following(first, count int64) []int64 {
+	var seeds []int64
+	for seed := first; seed < first+count; seed++ {
+		seeds = append(seeds, seed)
+	}
+	return seeds
 }
 
 // TestHistories plays the cases of each source, and the histories of so many seeds: SIMULATIONS=n says how many,
@@ -134,10 +142,8 @@ func TestHistories(t *testing.T) {
 				count = source.histories
 			}
 			first, _ := number(t, "SIMULATION_FROM")
-			for seed := first; seed < first+count; seed++ {
-				seeds = append(seeds, seed)
-			}
-			all := playAll(t, from, seeds)
+			var all simulation.Report
+			playAll(t, append(seeds, following(first, count)...), func(seed int64) simulation.Report { return play(t, from, seed) }, all.Add)
 			t.Logf("%s", &all)
 			// Histories that lead nowhere would keep every promise.
 			if all.False > 0 || all.Unneeded > 0 || count >= 100 && (int64(all.Switches) < count/2 || all.Rollbacks == 0) {

@@ -1,12 +1,8 @@
 package simulation_test
 
 import (
-	"runtime"
 	"runtime/debug"
-	"sync"
 	"testing"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/servicesecurity/operator/test/simulation"
 )
@@ -42,32 +38,13 @@ func TestVerifications(t *testing.T) {
 		count = verifications
 	}
 	first, _ := number(t, "SIMULATION_FROM")
-	all := verifyAll(t, first, count)
+	var all simulation.VerificationReport
+	playAll(t, following(first, count), func(seed int64) simulation.VerificationReport { return verify(t, seed) }, all.Add)
 	t.Logf("%s", &all)
 	// Histories in which nobody is cut off would keep every promise.
 	if all.Unneeded+all.Missed > 0 || count >= 100 && (int64(all.Needed) < count/10 || int64(all.Cut) < count/50) {
 		t.Errorf("%d rollbacks needed, %d callers cut off at the end; unneeded: %d, missed: %d", all.Needed, all.Cut, all.Unneeded, all.Missed)
 	}
-}
-
-// verifyAll plays as many at a time as there are processors. After one that fails it begins no other.
-func verifyAll(t *testing.T, first, count int64) simulation.VerificationReport {
-	t.Helper()
-	var mu sync.Mutex
-	var all simulation.VerificationReport
-	group := errgroup.Group{}
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for seed := first; seed < first+count && !t.Failed(); seed++ {
-		group.Go(func() error {
-			report := verify(t, seed)
-			mu.Lock()
-			defer mu.Unlock()
-			all.Add(report)
-			return nil
-		})
-	}
-	_ = group.Wait() // nothing fails but the test
-	return all
 }
 
 // TestSameVerification: a seed is a verification, told to the letter.
