@@ -330,6 +330,9 @@ func TestExceptedPods(t *testing.T) {
 	if d := rollout.Next(in); !d.Ripe {
 		t.Errorf("blockers %v", d.Blockers)
 	}
+	if rollout.Hidden(in.Facts) {
+		t.Error("no stretch begins, because of a pod that is not the mesh's to judge")
+	}
 	in.Facts.Pods[1].Excepted = false
 	if d := rollout.Next(in); d.Ripe {
 		t.Error("a pod outside the mesh holds nothing")

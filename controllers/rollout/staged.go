@@ -165,6 +165,7 @@ func speaks(f facts.Facts) bool {
 
 // Hidden says whether the target takes traffic now that no proxy's metrics show.
 func Hidden(f facts.Facts) bool {
+	f.Pods = concerned(f.Pods)
 	return Unobserved(closed(Input{Facts: f}, []gate{podsGate, entriesGate, portsGate, overridesGate}))
 }
 
