@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"context"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -101,6 +102,17 @@ var _ = Describe("What stands in the way", func() {
 		ssp := profile(ctx, ns, "httpbin")
 		heals(ctx, ns, ssp, v1alpha1.BlockerCompetingPeerAuthentication, "PeerAuthentication "+ns+"/aaa selects pod httpbin-1 too; Istio uses it instead",
 			func() { Expect(k8s.Delete(ctx, other)).To(Succeed()) })
+	})
+
+	It("is what somebody else's STRICT refused, for a whole window after it", func(ctx SpecContext) {
+		ns, _ := workload(ctx)
+		other := policy(ctx, ns, "aaa", strict, map[string]string{"app": "httpbin"})
+		ssp := profile(ctx, ns, "httpbin", staged(func(r *v1alpha1.Rollout) { r.ObservationWindow = "2s" }))
+		Eventually(blockers(ssp)).WithContext(ctx).Should(ConsistOf(v1alpha1.BlockerCompetingPeerAuthentication))
+		time.Sleep(2 * time.Second)
+		Expect(k8s.Delete(ctx, other)).To(Succeed())
+		Consistently(peerMode(ns, "httpbin"), "2s").WithContext(ctx).Should(Equal("PERMISSIVE"))
+		Eventually(stage(ssp)).WithContext(ctx).Should(Equal(v1alpha1.StageEnforced))
 	})
 
 	It("is a younger PeerAuthentication for the same pods", func(ctx SpecContext) {

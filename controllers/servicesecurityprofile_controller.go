@@ -220,6 +220,7 @@ func (p *run) observe(ctx context.Context) {
 	defer cancel()
 	asked := request(p.profile, p.out.Spec, p.out.Facts, p.out.Now)
 	asked.Readings = asked.Readings || p.near()
+	asked.Unobserved = p.known.released(p.out.Facts) || asked.Unobserved
 	p.out.Seen = p.Observer.Observe(within, asked)
 	p.out.Now = p.Clock.Now()
 	p.watch(ctx)

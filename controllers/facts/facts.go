@@ -51,6 +51,10 @@ type Facts struct {
 	// InheritedFrom names the object that Inherited comes from, "namespace/name"; empty for Istio's default.
 	InheritedFrom string
 
+	// Refusing are PeerAuthentications of anyone else, "namespace/name", by which pods of the target refuse plaintext now, on any
+	// port. They are ordered, and told only while Strict is on its way.
+	Refusing []string
+
 	// What stands in the way of STRICT. Each is ordered, and empty when nothing does. WorkloadEntries, RemoteClusters,
 	// SidecarIngress, ServiceEntries, TelemetryOverrides, Uncounted and ScheduledJobs are told only while Strict is on its way.
 

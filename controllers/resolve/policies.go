@@ -138,6 +138,7 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 	}
 	inherited := res.inherited(policies)
 	res.facts.Inherited, res.facts.InheritedFrom = inherited.Mode, inherited.From
+	res.facts.Refusing = res.refusing(governed, policies)
 	return nil
 }
 
@@ -256,29 +257,21 @@ func (res *resolution) effective(governed []subject, policies []*securityv1.Peer
 	if res.profile.Spec.MTLS != nil {
 		excepted = slices.Concat(excepted, res.profile.Spec.MTLS.PortLevel)
 	}
-	root := res.facts.Mesh.RootNamespace
-	spaces := map[string][]*securityv1.PeerAuthentication{}
-	for _, policy := range policies {
-		spaces[policy.Namespace] = append(spaces[policy.Namespace], policy)
-	}
+	root, near := res.facts.Mesh.RootNamespace, res.near(policies)
 	var weakest v1alpha1.Mode
 	told := map[string]bool{}
 	for _, pod := range governed {
-		near := spaces[pod.namespace]
 		// Where no policy has a selector, one pod stands for its whole namespace.
-		alike := !slices.ContainsFunc(near, func(p *securityv1.PeerAuthentication) bool {
-			return len(p.Spec.GetSelector().GetMatchLabels()) > 0
+		alike := !slices.ContainsFunc(near(pod.namespace), func(p *securityv1.PeerAuthentication) bool {
+			return p.Namespace == pod.namespace && len(p.Spec.GetSelector().GetMatchLabels()) > 0
 		})
 		if alike && told[pod.namespace] {
 			continue
 		}
 		told[pod.namespace] = true
-		if pod.namespace != root {
-			near = slices.Concat(near, spaces[root])
-		}
-		mode := Weakest(ComposePeerMode(root, pod.namespace, pod.labels, near).Form, excepted)
+		mode := Weakest(ComposePeerMode(root, pod.namespace, pod.labels, near(pod.namespace)).Form, excepted)
 		weakest = facts.Weaker(weakest, mode)
-		res.overridden(pod, mode, near)
+		res.overridden(pod, mode, near(pod.namespace))
 	}
 	slices.Sort(res.facts.Overrides)
 	return weakest

@@ -294,6 +294,34 @@ func TestInherited(t *testing.T) {
 	}
 }
 
+// TestRefusing: by whose policies pods refuse plaintext while the profile is on its way to STRICT.
+func TestRefusing(t *testing.T) {
+	web, v2 := tags{"app": "web"}, tags{"version": "v2"}
+	profile := newProfile("web", 10, toService("web"), strict)
+	own := owned(newPolicy("foo", "web", 10, web, permissive), profile)
+	wider := newProfile("all", 10, v1alpha1.Target{Kind: v1alpha1.TargetNamespace}, strict)
+	for name, tc := range map[string]struct {
+		objects []client.Object
+		want    []string
+	}{
+		"its own says PERMISSIVE under a STRICT parent": {[]client.Object{own, newPolicy("foo", "default", 0, nil, strict)}, nil},
+		"an older one":                     {[]client.Object{own, newPolicy("foo", "a", 0, web, strict)}, []string{"foo/a"}},
+		"an older one, on a port":          {[]client.Object{own, newPolicy("foo", "a", 0, web, permissive, withPorts(map[uint32]v1alpha1.Mode{8080: strict}))}, []string{"foo/a"}},
+		"an older one that is PERMISSIVE":  {[]client.Object{own, newPolicy("foo", "a", 0, web, permissive)}, nil},
+		"a younger one":                    {[]client.Object{own, newPolicy("foo", "a", 20, web, strict)}, nil},
+		"an older one without a mode":      {[]client.Object{own, newPolicy("foo", "a", 0, web, unset), newPolicy("istio-system", "default", 0, nil, strict)}, []string{"istio-system/default"}},
+		"for some pods":                    {[]client.Object{own, newPolicy("foo", "a", 0, v2, strict), newPolicy("foo", "b", 1, v2, strict)}, []string{"foo/a"}},
+		"of a whole namespace's profile":   {[]client.Object{own, wider, owned(newPolicy("foo", "all-web", 0, web, strict), wider)}, []string{"foo/all-web"}},
+		"several, for a workload and here": {[]client.Object{newPolicy("foo", "a", 0, v2, strict), newPolicy("istio-system", "default", 0, nil, strict), newPolicy("foo", "default", 0, nil, permissive)}, []string{"foo/a"}},
+		"STRICT is there":                  {[]client.Object{owned(newPolicy("foo", "web", 10, web, strict), profile), newPolicy("foo", "a", 0, v2, strict)}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			target := []client.Object{newService("web", web, port(80, 8080)), newPod("web-a", web), newPod("web-b", tags{"app": "web", "version": "v2"}), profile}
+			diff(t, "refusing", tc.want, mustResolve(t, cluster(t, append(target, tc.objects...)...), profile).Refusing)
+		})
+	}
+}
+
 func TestEffectiveExceptions(t *testing.T) {
 	web := tags{"app": "web"}
 	profile := newProfile("web", 10, toService("web"), strict, v1alpha1.PortMTLS{Port: 8080, Mode: permissive})
