@@ -203,6 +203,10 @@ func TestMembers(t *testing.T) {
 		own.Spec.MTLS.Mode = strict
 		got = of(t, own, owned(newPolicy("foo", "web", 9, web, permissive), own), owned(newPolicy("foo", object, 1, web, strict), all))
 		diff(t, "weaker", false, got["web"].Facts.Conflicts[0].WinnerLive)
+		got = of(t, own, owned(newPolicy("foo", "web", 9, web, permissive), own), owned(newPolicy("foo", "all-before", 1, web, strict), all))
+		diff(t, "weaker than what it had under another name", false, got["web"].Facts.Conflicts[0].WinnerLive)
+		got = of(t, own, owned(newPolicy("foo", "web", 9, web, permissive), own), owned(newPolicy("foo", "all-db", 1, db, strict), all))
+		diff(t, "weaker than another workload's", true, got["web"].Facts.Conflicts[0].WinnerLive)
 		// STRICT on all ports but those that it excepts is all that it asks for.
 		own.Spec.MTLS.PortLevel = []v1alpha1.PortMTLS{{Port: 8080, Mode: permissive}}
 		excepting := withPorts(map[uint32]v1alpha1.Mode{8080: permissive})

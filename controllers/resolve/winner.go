@@ -29,7 +29,7 @@ func (res *resolution) winnerLive(ctx context.Context, contest Contest) (bool, e
 
 // peerLive says so of the winner's PeerAuthentication, which must be no weaker than the profile's own on any port.
 func (res *resolution) peerLive(ctx context.Context, winner *v1alpha1.ServiceSecurityProfile) (bool, error) {
-	var theirs, ours securityv1.PeerAuthentication
+	var theirs securityv1.PeerAuthentication
 	live, err := res.owned(ctx, PeerAuthenticationKind, winner, facts.PeerName(winner), &theirs)
 	if err != nil || !live {
 		return false, err
@@ -40,28 +40,29 @@ func (res *resolution) peerLive(ctx context.Context, winner *v1alpha1.ServiceSec
 			return false, nil
 		}
 	}
-	if weaker, err := res.weakerThanMembers(ctx, formOf(&theirs)); err != nil || weaker {
-		return false, err
+	if res.resolver.member && winner.Spec.MTLS.Mode != v1alpha1.ModeStrict {
+		return true, nil // a workload's own profile may be what makes it an exception from its namespace
 	}
-	own, err := res.owned(ctx, PeerAuthenticationKind, res.profile, facts.PeerName(res.profile), &ours)
-	if err != nil || !own {
-		return err == nil, err
-	}
-	// A workload's own profile may be what makes it an exception from its namespace.
-	excepted := res.resolver.member && winner.Spec.MTLS.Mode != v1alpha1.ModeStrict
-	return excepted || formOf(&theirs).NoWeaker(formOf(&ours)), nil
+	weaker, err := res.weakerThanOurs(ctx, formOf(&theirs))
+	return err == nil && !weaker, err
 }
 
-// weakerThanMembers says whether a form is weaker than an object that the profile of a whole namespace has for one of its
-// workloads.
-func (res *resolution) weakerThanMembers(ctx context.Context, form facts.Form) (bool, error) {
-	if res.facts.Target.Scope != v1alpha1.ScopeNamespace {
-		return false, nil
-	}
+// weakerThanOurs says whether a form is weaker than an object that the profile has for a pod of the target. Of a whole namespace's
+// there are several, and that of a workload had another name when other workloads shared its labels.
+func (res *resolution) weakerThanOurs(ctx context.Context, form facts.Form) (bool, error) {
 	policies, err := listAll(ctx, res.source, policiesBySelector, res.profile.Namespace)
 	return slices.ContainsFunc(policies, func(policy *securityv1.PeerAuthentication) bool {
-		return metav1.IsControlledBy(policy, res.profile) && !form.NoWeaker(formOf(policy))
+		return metav1.IsControlledBy(policy, res.profile) && res.reaches(policy) && !form.NoWeaker(formOf(policy))
 	}), err
+}
+
+// reaches says that one of the profile's own policies is about a pod of the target, or has the name of the target's.
+func (res *resolution) reaches(policy *securityv1.PeerAuthentication) bool {
+	selector := policy.Spec.GetSelector().GetMatchLabels()
+	if res.facts.Target.Scope == v1alpha1.ScopeNamespace || policy.Name == facts.PeerName(res.profile) {
+		return true
+	}
+	return len(selector) > 0 && slices.ContainsFunc(res.subjects(), func(pod subject) bool { return matches(selector, pod.labels) })
 }
 
 // tokensLive says so of the winner's RequestAuthentication and of the policy that demands a token.
