@@ -28,7 +28,7 @@ const (
 
 	// ConditionMutualTLSEnforced says whether STRICT is in force on every port without an exception.
 	//
-	// Reasons when True: MutualTLSEnforced, Verifying. When False: Observing, Blocked, AwaitingApproval, RolledBack,
+	// Reasons when True: MutualTLSEnforced, Verifying. When False: Observing, Blocked, AwaitingApproval, RolledBack, Verifying,
 	// PodsNotInMesh (none of the pods is), Overridden (of a namespace or the mesh: narrower policies are weaker),
 	// NotRequested, NotAccepted, and the reasons of Programmed while STRICT was weakened by someone and cannot be written
 	// again.

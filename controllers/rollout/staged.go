@@ -15,7 +15,12 @@ import (
 
 // staged moves towards STRICT as far as the evidence goes.
 func staged(in Input) Decision {
+	before, goesOn := widened(in)
+	if goesOn {
+		return before
+	}
 	d := remembered(in)
+	d.FailedCallers = before.FailedCallers
 	d.Form, d.Keep, d.Rules = hold(in), selectorChanged(in), clientRules(in)
 	d.LastPlaintext, d.Observe, d.After = lastPlaintext(in), true, in.Interval
 	if rolledBack(in, &d) {
@@ -103,7 +108,7 @@ func resting(in Input) bool {
 // unrecorded is a rollback that status did not live to see: the object tells of it, or the profile was verifying and the
 // object says PERMISSIVE. It counts, or attempts would have no bound.
 func unrecorded(in Input) bool {
-	return sameSpec(in) && in.Previous.Stage == v1alpha1.StageVerifying && speaks(in.Facts) || recorded(in) > counted(in)
+	return sameSpec(in) && in.Previous.Stage == v1alpha1.StageVerifying && speaks(in.Facts) && !someStrict(in) || recorded(in) > counted(in)
 }
 
 // cleanSince is the start of the plaintext-free, fully observed stretch; zero if there is none. It only ever moves on.

@@ -41,6 +41,27 @@ func strict(in Input) Decision {
 	return d
 }
 
+// widened goes on with a verification although STRICT was asked for on more ports since. Those are observed after it: as long as it
+// lasts nobody counts what STRICT refuses. It says whether the verification goes on, or came to a bad end.
+func widened(in Input) (d Decision, goesOn bool) {
+	if verification(in).SwitchedAt.IsZero() || !someStrict(in) || selectorChanged(in) {
+		return Decision{}, false
+	}
+	d = strict(in)
+	if d.Stage != v1alpha1.StageRolledBack {
+		d.Form = hold(in)
+	}
+	return d, d.Stage != v1alpha1.StageEnforced
+}
+
+// someStrict says whether STRICT is in force on a port on which it is asked for.
+func someStrict(in Input) bool {
+	now := live(in)
+	return slices.ContainsFunc(reach(in, now, held(in).Form), func(port int32) bool {
+		return in.Spec.Asked.At(port) == v1alpha1.ModeStrict && holdsStrict(in, now, port)
+	})
+}
+
 // verification is the object whose verification is not over. Its annotations say so, which outlive status.
 func verification(in Input) facts.Policy {
 	own := in.Facts.Policy

@@ -136,6 +136,48 @@ func TestRollBack(t *testing.T) {
 	}
 }
 
+// TestWidened: a port more that is to be STRICT is observed after the verification that is under way, and ends it no sooner.
+func TestWidened(t *testing.T) {
+	written := form(v1alpha1.ModeStrict, 9443, v1alpha1.ModePermissive)
+	widened := func(edits ...func(*rollout.Input)) rollout.Input {
+		return with(verifying(), append([]func(*rollout.Input){edited, func(in *rollout.Input) {
+			in.Facts.Policy.Form, in.Held.Form = written, written
+			in.Previous.CleanSince = time.Time{}
+		}}, edits...)...)
+	}
+	late := func(in *rollout.Input) { shift(in, 10*time.Minute) }
+	for name, tc := range map[string]struct {
+		in       rollout.Input
+		form     facts.Form
+		stage    v1alpha1.Stage
+		switched bool
+	}{
+		"goes on":                   {widened(), written, v1alpha1.StageVerifying, true},
+		"after a restart":           {widened(func(in *rollout.Input) { in.Held = facts.Policy{} }), written, v1alpha1.StageVerifying, true},
+		"callers fail":              {widened(failing), permissive, v1alpha1.StageRolledBack, false},
+		"callers fail, no rollback": {widened(failing, func(in *rollout.Input) { in.Spec.Rollback = v1alpha1.RollbackNever }), written, v1alpha1.StageObserving, false},
+		"is over":                   {widened(late), written, v1alpha1.StageObserving, false},
+		"the whole window was seen": {widened(late, func(in *rollout.Input) { in.Seen.Since = noon.Add(-window) }), written, v1alpha1.StageObserving, false},
+		"another policy is used": {widened(func(in *rollout.Input) {
+			in.Facts.CompetingPolicies = []facts.CompetingPolicy{{Name: "other", Wins: true}}
+		}), written, v1alpha1.StageBlocked, true},
+		"strategy: Immediate": {widened(func(in *rollout.Input) { in.Spec.Strategy = v1alpha1.StrategyImmediate }), strict, v1alpha1.StageEnforced, false},
+		"its end was written, and status was not": {widened(late, func(in *rollout.Input) {
+			in.Facts.Policy.SwitchedAt, in.Held.SwitchedAt, in.Previous.Generation = time.Time{}, time.Time{}, in.Spec.Generation
+		}), written, v1alpha1.StageObserving, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := rollout.Next(tc.in)
+			if !got.Form.Equal(tc.form) || got.Stage != tc.stage || got.SwitchedAt.IsZero() == tc.switched {
+				t.Errorf("got %q, %s, switched at %s", got.Form, got.Stage, got.SwitchedAt)
+			}
+			if tc.stage == v1alpha1.StageObserving && (!got.CleanSince.Equal(tc.in.Now) || !got.Observe) {
+				t.Errorf("the stretch of the other ports begins at %s, before they were observed", got.CleanSince)
+			}
+		})
+	}
+}
+
 // TestBackOff follows a rollback to the next attempt, through a crash between the object and status, and a stale read.
 func TestBackOff(t *testing.T) {
 	in := with(verifying(), failing)

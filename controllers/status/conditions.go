@@ -252,6 +252,10 @@ func inForce(r report) metav1.Condition {
 	case r.Decision.Stage == v1alpha1.StageRolledBack:
 		return isTrue(kind, string(r.mtls.Stage), "%s", sentences("Verification failed, but what was in force before cannot be written; see the condition Programmed.", failedCallers(r)))
 	}
+	if !strictIn(r.Input, r.Decision.Form) {
+		text := fmt.Sprintf("STRICT is written for the ports for which it was asked before the last edit of the spec, and is watched for rollout.verificationWindow (%s). The others are observed after that.", r.Spec.VerificationWindow)
+		return isFalse(kind, string(r.mtls.Stage), "%s", sentences(text, watched(r), unsecured(r), r.Decision.Waiting))
+	}
 	text := fmt.Sprintf("STRICT is written for %s, and is watched for rollout.verificationWindow (%s).", strictPorts(r), r.Spec.VerificationWindow)
 	return isTrue(kind, string(r.mtls.Stage), "%s", sentences(text, watched(r), unsecured(r), r.Decision.Waiting))
 }

@@ -65,7 +65,7 @@ var allowed = map[string]map[metav1.ConditionStatus][]string{
 		metav1.ConditionTrue: {v1alpha1.ConditionMutualTLSEnforced, string(v1alpha1.StageVerifying)},
 		metav1.ConditionFalse: append([]string{
 			string(v1alpha1.StageObserving), string(v1alpha1.StageBlocked), string(v1alpha1.StageAwaitingApproval), string(v1alpha1.StageRolledBack),
-			v1alpha1.ReasonPodsNotInMesh, v1alpha1.ReasonOverridden, v1alpha1.ReasonNotRequested, v1alpha1.ReasonNotAccepted,
+			string(v1alpha1.StageVerifying), v1alpha1.ReasonPodsNotInMesh, v1alpha1.ReasonOverridden, v1alpha1.ReasonNotRequested, v1alpha1.ReasonNotAccepted,
 		}, applyReasons...),
 	},
 	v1alpha1.ConditionAuthorizationEnforced: {

@@ -169,7 +169,7 @@ func winner(in Input) *facts.CompetingPolicy {
 // strictIn says whether the form is STRICT wherever that is asked for.
 func strictIn(in Input, form facts.Form) bool {
 	asked := in.Spec.Asked
-	ports := slices.AppendSeq([]int32{0}, maps.Keys(asked.Ports))
+	ports := slices.AppendSeq(slices.AppendSeq([]int32{0}, maps.Keys(asked.Ports)), maps.Keys(form.Ports))
 	return !slices.ContainsFunc(ports, func(port int32) bool {
 		return asked.At(port) == v1alpha1.ModeStrict && form.At(port) != v1alpha1.ModeStrict
 	})
