@@ -44,8 +44,10 @@ type knowledge struct {
 	counted time.Time
 	// held is the profile's PeerAuthentication as it was last written.
 	held facts.Policy
-	// peer is the resourceVersion of that write, and doubt says that the last writes may not all have been made.
+	// peer is the resourceVersion of that write or, if gone, of what was deleted. Doubt says that the last writes may not all have
+	// been made.
 	peer  string
+	gone  bool
 	doubt bool
 	// baseline is what the proxies' listener counters were when STRICT was written; nil unless that is being verified.
 	baseline map[string]traffic.Reading
@@ -144,19 +146,19 @@ func (k *knowledge) expect(d rollout.Decision, readings []traffic.Reading) {
 func (k *knowledge) wrote(name string, changes []apply.Change) {
 	for _, change := range changes {
 		if change.Kind == apply.PeerAuthentication && change.Name == name {
-			k.peer = change.Version
+			k.peer, k.gone = change.Version, change.Verb == apply.Deleted
 		}
 	}
 }
 
-// behind says that an object, as a cache has it, may be older than what was written last: STRICT that was taken back a moment
-// ago must not be taken for STRICT that is in force.
+// behind says that an object, as a cache has it, may be older than what was written last, or deleted: STRICT that was taken back a
+// moment ago must not be taken for STRICT that is in force.
 func (k *knowledge) behind(policy facts.Policy) bool {
 	if !policy.Exists || k.peer == "" {
 		return false
 	}
 	order, err := resourceversion.CompareResourceVersion(policy.Version, k.peer)
-	return err == nil && order < 0
+	return err == nil && (order < 0 || k.gone && order == 0)
 }
 
 // released says that pods of the target may take plaintext again that a policy of anyone else made them refuse at the observation

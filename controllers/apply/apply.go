@@ -46,7 +46,7 @@ type Change struct {
 	Kind, Name string
 	// Unlike says that something changed that Istio reads; otherwise it is owners or labels only.
 	Unlike bool
-	// Version is the object's resourceVersion after it; empty if it was deleted.
+	// Version is the object's resourceVersion after it or, if it was deleted, before.
 	Version string
 }
 

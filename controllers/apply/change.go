@@ -75,6 +75,8 @@ func (w *writer) put(ctx context.Context, k kind, c change) (client.Object, erro
 		made := Change{Verb: c.verb, Kind: k.name, Name: c.name(), Unlike: c.unlike}
 		if c.object != nil {
 			made.Version = c.object.GetResourceVersion()
+		} else {
+			made.Version = c.live.GetResourceVersion()
 		}
 		w.result.Changes = append(w.result.Changes, made)
 	}

@@ -36,8 +36,10 @@ func (w *writer) owns(k kind, name string) {
 // stay says that objects are the profile's as they are, whatever was to become of them.
 func (w *writer) stay(k kind, changes []change) {
 	for _, c := range changes {
-		deleted := Change{Verb: Deleted, Kind: k.name, Name: c.name(), Unlike: true}
-		if c.live != nil && c.verb != Adopted && !slices.Contains(w.result.Changes, deleted) {
+		deleted := slices.ContainsFunc(w.result.Changes, func(made Change) bool {
+			return made.Verb == Deleted && made.Kind == k.name && made.Name == c.name()
+		})
+		if c.live != nil && c.verb != Adopted && !deleted {
 			w.owns(k, c.name())
 		}
 	}
