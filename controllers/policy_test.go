@@ -68,6 +68,21 @@ var _ = Describe("What is in force already", func() {
 		})
 	}
 
+	It("is handed over to another profile that asks for it", func(ctx SpecContext) {
+		ns, proxy := workload(ctx)
+		proxy.MutualTLS("sleep", "clients", 100)
+		giver := profile(ctx, ns, "httpbin")
+		Eventually(stage(giver)).WithContext(ctx).Should(Equal(v1alpha1.StageEnforced))
+		taker := profile(ctx, ns, "httpbin", func(p *v1alpha1.ServiceSecurityProfile) { p.Name = "taker" })
+		Eventually(condition(taker, v1alpha1.ConditionAccepted)).WithContext(ctx).Should(HavePrefix("False/Conflicted"))
+		update(ctx, giver, func(p *v1alpha1.ServiceSecurityProfile) {
+			p.Spec.MTLS, p.Spec.JWT = nil, &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://issuer.example.com", JWKSURI: "https://issuer.example.com/keys"}}}
+		})
+		Eventually(stage(taker)).WithContext(ctx).Should(Equal(v1alpha1.StageEnforced))
+		Eventually(func() []string { return said(ns, "httpbin") }).Should(Equal([]string{"PERMISSIVE", "STRICT", gone}))
+		Expect(said(ns, "taker")).To(Equal([]string{"PERMISSIVE", "STRICT"}))
+	})
+
 	It("is followed when a parent becomes STRICT while observing", func(ctx SpecContext) {
 		ns, proxy := workload(ctx)
 		ssp := profile(ctx, ns, "httpbin")

@@ -148,7 +148,8 @@ func (res *resolution) resolveConflicts(ctx context.Context) error {
 	}
 	res.rivals, res.tokenRivals = map[types.UID]bool{}, map[types.UID]bool{}
 	for _, rival := range found {
-		if contends(res.profile, rival, v1alpha1.SectionMTLS) {
+		leaves := rival.SameTarget && sets(res.profile, v1alpha1.SectionMTLS) && !sets(rival.Profile, v1alpha1.SectionMTLS)
+		if leaves || contends(res.profile, rival, v1alpha1.SectionMTLS) {
 			res.rivals[rival.Profile.UID] = true
 		}
 		if contends(res.profile, rival, v1alpha1.SectionJWT) {
@@ -240,7 +241,7 @@ func (res *resolution) resolveHandover(ctx context.Context, found []Rival) error
 			if !up || sets(res.profile, section) || slices.Contains(res.facts.Handover, section) {
 				continue
 			}
-			live, err := res.winnerLive(ctx, Contest{Problem: facts.Problem{Section: section}, Winner: rival})
+			live, err := res.taken(ctx, rival, section)
 			if err != nil {
 				return err
 			}
@@ -250,6 +251,14 @@ func (res *resolution) resolveHandover(ctx context.Context, found []Rival) error
 		}
 	}
 	return nil
+}
+
+// taken says whether what another profile takes over of a section is in the cluster.
+func (res *resolution) taken(ctx context.Context, taker Rival, section v1alpha1.Section) (bool, error) {
+	if section == v1alpha1.SectionMTLS {
+		return res.peerTaken(ctx, taker.Profile)
+	}
+	return res.winnerLive(ctx, Contest{Problem: facts.Problem{Section: section}, Winner: taker})
 }
 
 // anyRoot stands for the root namespace where it does not matter which it is.

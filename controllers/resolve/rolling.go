@@ -9,7 +9,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
-	"github.com/servicesecurity/operator/controllers/facts"
 )
 
 // rolls says whether a profile asks for STRICT in stages: only then do the facts of this file's steps matter.
@@ -56,12 +55,8 @@ func (res *resolution) onItsWay() bool {
 // strictInForce says whether every port that is to be STRICT is, by the profile's own object or by what it inherits.
 func (res *resolution) strictInForce() bool {
 	now := res.facts.InForce()
-	asked := facts.Form{Mode: res.profile.Spec.MTLS.Mode, Ports: map[int32]v1alpha1.Mode{}}
-	ports := append([]int32{0}, slices.Collect(maps.Keys(now.Ports))...)
-	for _, exception := range res.profile.Spec.MTLS.PortLevel {
-		asked.Ports[exception.Port] = exception.Mode
-		ports = append(ports, exception.Port)
-	}
+	asked := askedForm(res.profile)
+	ports := slices.AppendSeq(slices.AppendSeq([]int32{0}, maps.Keys(now.Ports)), maps.Keys(asked.Ports))
 	return !slices.ContainsFunc(ports, func(port int32) bool {
 		return asked.At(port) == v1alpha1.ModeStrict && now.At(port) != v1alpha1.ModeStrict
 	})

@@ -29,22 +29,43 @@ func (res *resolution) winnerLive(ctx context.Context, contest Contest) (bool, e
 
 // peerLive says so of the winner's PeerAuthentication, which must be no weaker than the profile's own on any port.
 func (res *resolution) peerLive(ctx context.Context, winner *v1alpha1.ServiceSecurityProfile) (bool, error) {
-	var theirs securityv1.PeerAuthentication
-	live, err := res.owned(ctx, PeerAuthenticationKind, winner, facts.PeerName(winner), &theirs)
+	theirs, live, err := res.peerOf(ctx, winner)
 	if err != nil || !live {
 		return false, err
-	}
-	selector := theirs.Spec.GetSelector().GetMatchLabels()
-	for _, pod := range res.subjects() {
-		if len(selector) > 0 && !matches(selector, pod.labels) {
-			return false, nil
-		}
 	}
 	if res.resolver.member && winner.Spec.MTLS.Mode != v1alpha1.ModeStrict {
 		return true, nil // a workload's own profile may be what makes it an exception from its namespace
 	}
-	weaker, err := res.weakerThanOurs(ctx, formOf(&theirs))
+	weaker, err := res.weakerThanOurs(ctx, theirs)
 	return err == nil && !weaker, err
+}
+
+// peerTaken says whether a profile that takes mutual TLS over has done so: what it has is no weaker, or all that it asks for.
+func (res *resolution) peerTaken(ctx context.Context, taker *v1alpha1.ServiceSecurityProfile) (bool, error) {
+	theirs, live, err := res.peerOf(ctx, taker)
+	if err != nil || !live || theirs.Equal(askedForm(taker)) {
+		return live, err
+	}
+	weaker, err := res.weakerThanOurs(ctx, theirs)
+	return err == nil && !weaker, err
+}
+
+// peerOf is what another profile's PeerAuthentication says, and whether it is there for every pod of the target.
+func (res *resolution) peerOf(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) (facts.Form, bool, error) {
+	var theirs securityv1.PeerAuthentication
+	live, err := res.owned(ctx, PeerAuthenticationKind, profile, facts.PeerName(profile), &theirs)
+	selector := theirs.Spec.GetSelector().GetMatchLabels()
+	misses := slices.ContainsFunc(res.subjects(), func(pod subject) bool { return len(selector) > 0 && !matches(selector, pod.labels) })
+	return formOf(&theirs), live && !misses, err
+}
+
+// askedForm is what a profile asks of mutual TLS.
+func askedForm(profile *v1alpha1.ServiceSecurityProfile) facts.Form {
+	asked := facts.Form{Mode: profile.Spec.MTLS.Mode, Ports: map[int32]v1alpha1.Mode{}}
+	for _, exception := range profile.Spec.MTLS.PortLevel {
+		asked.Ports[exception.Port] = exception.Mode
+	}
+	return asked
 }
 
 // weakerThanOurs says whether a form is weaker than an object that the profile has for a pod of the target. Of a whole namespace's

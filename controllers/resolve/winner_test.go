@@ -187,3 +187,42 @@ func TestHandover(t *testing.T) {
 		})
 	}
 }
+
+// TestHandoverOfMutualTLS: STRICT that one profile gives up and another takes up stays until that has its evidence, for which it does
+// not stand in the way.
+func TestHandoverOfMutualTLS(t *testing.T) {
+	web := tags{"app": "web"}
+	giver := edited(newProfile("giver", 5, toService("web"), strict), withoutMTLS)
+	taker := newProfile("taker", 10, toService("web"), strict)
+	excepting := newProfile("taker", 10, toService("web"), strict, v1alpha1.PortMTLS{Port: 8080, Mode: permissive})
+	lenient := newProfile("taker", 10, toService("web"), permissive)
+	ours := owned(newPolicy("foo", "giver", 5, web, strict), giver)
+	theirs := func(mode v1alpha1.Mode, edits ...func(*securityv1.PeerAuthentication)) *securityv1.PeerAuthentication {
+		return owned(newPolicy("foo", "taker", 10, web, mode, edits...), taker)
+	}
+	port := withPorts(map[uint32]v1alpha1.Mode{8080: permissive})
+	mtls := []v1alpha1.Section{v1alpha1.SectionMTLS}
+	for name, tc := range map[string]struct {
+		taker   *v1alpha1.ServiceSecurityProfile
+		objects []client.Object
+		want    []v1alpha1.Section
+	}{
+		"nothing there yet":                       {taker, nil, mtls},
+		"the taker observes":                      {taker, []client.Object{theirs(permissive)}, mtls},
+		"the taker is STRICT":                     {taker, []client.Object{theirs(strict)}, nil},
+		"the taker is on its way to an exception": {excepting, []client.Object{theirs(permissive)}, mtls},
+		"the taker is STRICT with an exception":   {excepting, []client.Object{theirs(strict, port)}, nil},
+		"the taker asks for PERMISSIVE":           {lenient, []client.Object{theirs(permissive)}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := cluster(t, append(tc.objects, newService("web", web), newPod("web-a", web), giver, tc.taker, ours)...)
+			diff(t, "handed over", tc.want, mustResolve(t, r, giver).Handover)
+			diff(t, "competing with the taker", 0, len(mustResolve(t, r, tc.taker).CompetingPolicies))
+			for _, pair := range [][2]*v1alpha1.ServiceSecurityProfile{{giver, tc.taker}, {tc.taker, giver}} {
+				if !slices.Contains(r.Affected(t.Context(), pair[0]), client.ObjectKeyFromObject(pair[1])) {
+					t.Errorf("a change of %s is not told to %s", pair[0].Name, pair[1].Name)
+				}
+			}
+		})
+	}
+}

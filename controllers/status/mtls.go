@@ -140,7 +140,8 @@ func standing(in Input, before *v1alpha1.MTLSStatus) *v1alpha1.MTLSStatus {
 func effective(in Input) v1alpha1.Mode {
 	form := in.Decision.Form
 	switch {
-	case in.Facts.Effective == "", len(in.Members) > 0, in.Decision.Keep, !written(in), winner(in) != nil, len(in.Facts.Overrides) > 0:
+	case in.Facts.Effective == "", len(in.Members) > 0, in.Decision.Keep, !written(in), winner(in) != nil, len(in.Facts.Overrides) > 0,
+		slices.Contains(in.Facts.Handover, v1alpha1.SectionMTLS):
 		return in.Facts.Effective
 	case form.Empty() && in.Facts.Policy.Owned && in.ApplyError == nil && in.Facts.Inherited != "":
 		return in.Facts.Inherited
