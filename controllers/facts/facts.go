@@ -192,6 +192,8 @@ type MemberObject struct {
 	Name string
 	// Workloads are the names of the members whose pods it selects; none if these have no pods now.
 	Workloads []string
+	// Part says that it does not select all pods of one of them, which shares its labels with another since.
+	Part bool
 }
 
 // Protocol is what Istio takes a port to speak.

@@ -78,8 +78,8 @@ func memberObjects(profile *v1alpha1.ServiceSecurityProfile, policies []*securit
 		}
 		object := facts.MemberObject{Name: policy.Name}
 		for _, g := range candidates(groups, having, selector) {
-			if g.picked(selector) {
-				object.Workloads = append(object.Workloads, g.name)
+			if some, all := g.picked(selector); some {
+				object.Workloads, object.Part = append(object.Workloads, g.name), object.Part || !all
 			}
 		}
 		for _, c := range idle {
@@ -248,8 +248,13 @@ func workloadsOf(pods []*corev1.Pod, controllers []podController) (found []*work
 }
 
 // picked says whether a selector picks a pod of the workload.
-func (w *workload) picked(selector map[string]string) bool {
-	return slices.ContainsFunc(w.pods, func(pod *corev1.Pod) bool { return matches(selector, pod.Labels) })
+func (w *workload) picked(selector map[string]string) (some, all bool) {
+	all = true
+	for _, pod := range w.pods {
+		picks := matches(selector, pod.Labels)
+		some, all = some || picks, all && picks
+	}
+	return some, all
 }
 
 // apart unites workloads until the selector of each picks no pod of another. A selector is looked at again only when it
@@ -278,7 +283,7 @@ func (w *workload) unite(candidates []*workload, into map[*workload]*workload) b
 		for into[other] != nil {
 			other = into[other]
 		}
-		if other == w || !candidate.picked(selector) {
+		if some, _ := candidate.picked(selector); other == w || !some {
 			continue
 		}
 		if len(w.name)+len(other.name) < maxName {

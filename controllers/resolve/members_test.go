@@ -187,6 +187,12 @@ func TestMembers(t *testing.T) {
 			t.Fatal(err)
 		}
 		diff(t, "objects", []facts.MemberObject{{Name: object, Workloads: []string{"web"}}, {Name: "gone"}, {Name: "sleeping", Workloads: []string{"idle"}}}, found.Objects)
+		narrower := owned(newPolicy("foo", "blue", 1, tags{"app": "web", "colour": "blue"}, strict), all)
+		united, err := cluster(t, append([]client.Object{newPod("web-blue", tags{"app": "web", "colour": "blue"}), narrower}, base...)...).Members(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		diff(t, "part", []facts.MemberObject{{Name: "blue", Workloads: []string{united.Members[1].Name}, Part: true}}, united.Objects)
 		diff(t, "covered", []bool{false, false}, []bool{found.Members[0].Covered, found.Members[1].Covered})
 		got := of(t, newPolicy("foo", "hand", 0, db, permissive))
 		diff(t, "covered", true, got["db"].Covered)

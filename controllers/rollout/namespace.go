@@ -195,17 +195,19 @@ func Gather(in Input, members []Member, idle []string, objects []facts.MemberObj
 // wholeGates are those of the namespace itself, which no single workload may have.
 var wholeGates = []gate{entriesGate, policiesGate}
 
-// keptObjects are those of the profile's objects for single workloads that no member's takes the place of.
+// keptObjects are those of the profile's objects for single workloads that no member's takes the place of. One for a part of the pods
+// stays until the member's is verified: a rollback of that must not take it from them.
 func keptObjects(members []Member, objects []facts.MemberObject) []string {
-	spoken := map[string]bool{}
+	spoken, proven := map[string]bool{}, map[string]bool{}
 	own := map[string]bool{}
 	for _, m := range members {
 		own[m.Object] = m.Written() || m.Keeps()
 		spoken[m.Name] = m.Follows() && !m.Keeps() || m.Written()
+		proven[m.Name] = m.Follows() || m.Stage() == v1alpha1.StageEnforced
 	}
 	var kept []string
 	for _, object := range objects {
-		needed := len(object.Workloads) == 0 || slices.ContainsFunc(object.Workloads, func(name string) bool { return !spoken[name] })
+		needed := len(object.Workloads) == 0 || slices.ContainsFunc(object.Workloads, func(name string) bool { return !spoken[name] || object.Part && !proven[name] })
 		if needed && !own[object.Name] {
 			kept = append(kept, object.Name)
 		}

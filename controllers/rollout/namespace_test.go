@@ -214,6 +214,7 @@ func TestKeepObjects(t *testing.T) {
 		at("a", v1alpha1.StageEnforced), at("b", v1alpha1.StageObserving, weak), at("c", "", followed(v1alpha1.ModePermissive, v1alpha1.ModePermissive)),
 		{Name: "d", Object: "all-d", Decision: rollout.Unselectable()},
 		{Name: "e", Object: "all-e", Decision: rollout.Disputed(facts.Facts{})},
+		at("f+g", v1alpha1.StageVerifying),
 	}
 	d := rollout.Gather(whole(), all, nil, []facts.MemberObject{
 		{Name: "gone"},
@@ -223,8 +224,12 @@ func TestKeepObjects(t *testing.T) {
 		{Name: "all-c", Workloads: []string{"c"}},
 		{Name: "all-d", Workloads: []string{"d"}},
 		{Name: "all-e", Workloads: []string{"e"}},
+		{Name: "was-half-of-a", Workloads: []string{"a"}, Part: true},
+		{Name: "was-half-of-c", Workloads: []string{"c"}, Part: true},
+		{Name: "was-f-and-g", Workloads: []string{"f+g"}},
+		{Name: "was-f", Workloads: []string{"f+g"}, Part: true},
 	})
-	if diff := cmp.Diff([]string{"gone", "was-a-and-b", "all-d"}, d.KeepObjects); diff != "" {
+	if diff := cmp.Diff([]string{"gone", "was-a-and-b", "all-d", "was-f"}, d.KeepObjects); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if !d.Members[4].Keeps() || d.Members[3].Written() {
