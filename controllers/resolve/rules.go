@@ -113,15 +113,15 @@ type TLSSetting struct {
 }
 
 // BreakingTLS are the tls settings of a rule that break callers of a Service's ports when these are STRICT: everything
-// but ISTIO_MUTUAL and nothing at all, which is auto-mTLS. A port's settings replace the rule's and a subset's override
-// them, as a whole, so that an entry for a port without tls is auto-mTLS again.
+// but ISTIO_MUTUAL and nothing at all, which is auto-mTLS. A port's tls replaces the rule's, and a subset's overrides both.
 func BreakingTLS(rule *networkingv1alpha3.DestinationRule, ports []facts.ServicePort, strict func(workloadPort int32) bool) []TLSSetting {
 	var settings []TLSSetting
-	add := func(tls *networkingv1alpha3.ClientTLSSettings, where string) {
+	add := func(policy *networkingv1alpha3.TrafficPolicy, port int32, where string) {
+		tls, place := portTLS(policy, port)
 		if tls == nil || tls.GetMode() == networkingv1alpha3.ClientTLSSettings_ISTIO_MUTUAL {
 			return
 		}
-		if setting := (TLSSetting{Mode: tls.GetMode().String(), Where: where}); !slices.Contains(settings, setting) {
+		if setting := (TLSSetting{Mode: tls.GetMode().String(), Where: where + place}); !slices.Contains(settings, setting) {
 			settings = append(settings, setting)
 		}
 	}
@@ -129,27 +129,24 @@ func BreakingTLS(rule *networkingv1alpha3.DestinationRule, ports []facts.Service
 		if !strict(port.TargetPort) {
 			continue
 		}
-		tls, place, _ := portTLS(rule.GetTrafficPolicy(), port.Port)
-		add(tls, "trafficPolicy"+place)
+		add(rule.GetTrafficPolicy(), port.Port, "trafficPolicy")
 		for _, subset := range rule.GetSubsets() {
-			tls, place, replaced := portTLS(subset.GetTrafficPolicy(), port.Port)
-			if tls != nil || replaced {
-				add(tls, "subset "+subset.GetName()+place)
-			}
+			add(subset.GetTrafficPolicy(), port.Port, "subset "+subset.GetName())
 		}
 	}
 	return settings
 }
 
-// portTLS is what a policy says for a Service port, the place where it says so, and whether the port has an entry of its
-// own.
-func portTLS(policy *networkingv1alpha3.TrafficPolicy, port int32) (tls *networkingv1alpha3.ClientTLSSettings, place string, replaced bool) {
+// portTLS is what a policy says for a Service port, and the place where it says so. An entry for a port replaces the rest of
+// the policy as a whole, but without tls it does not make the port auto-mTLS: whether an endpoint is sent mutual TLS goes by
+// the policy's own tls then (istiod's trafficPolicyTLSModeForPort).
+func portTLS(policy *networkingv1alpha3.TrafficPolicy, port int32) (tls *networkingv1alpha3.ClientTLSSettings, place string) {
 	for _, entry := range policy.GetPortLevelSettings() {
-		if entry.GetPort() != nil && int64(entry.GetPort().GetNumber()) == int64(port) {
-			return entry.GetTls(), fmt.Sprintf(".portLevelSettings[%d]", port), true
+		if int64(entry.GetPort().GetNumber()) == int64(port) && entry.GetTls() != nil {
+			return entry.GetTls(), fmt.Sprintf(".portLevelSettings[%d]", port)
 		}
 	}
-	return policy.GetTls(), "", false
+	return policy.GetTls(), ""
 }
 
 // strictPorts says which workload ports the profile asks to be STRICT. One that could not be resolved, which is 0, may be

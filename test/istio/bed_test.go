@@ -1,7 +1,7 @@
 //go:build istio
 
 // Package istio_test asks a real istiod about everything that the operator writes: the golden cases, the samples, and
-// thousands of random profiles; its validation, and the listeners that it would give to proxies.
+// thousands of random profiles; its validation, and what it would tell proxies.
 package istio_test
 
 import (
@@ -15,6 +15,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -84,7 +85,7 @@ func run(m *testing.M) (code int, err error) {
 func connect(config *rest.Config) (client.Client, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		corev1.AddToScheme, v1alpha1.AddToScheme, networkingv1.AddToScheme, securityv1.AddToScheme,
+		corev1.AddToScheme, discoveryv1.AddToScheme, v1alpha1.AddToScheme, networkingv1.AddToScheme, securityv1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			return nil, err

@@ -14,6 +14,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	// What else listeners have in them, to be read.
@@ -75,7 +76,15 @@ func (p proxy) node() (*corev3.Node, error) {
 }
 
 // listeners are what istiod gives the proxy now.
-func (p proxy) listeners(ctx context.Context) (_ []*listenerv3.Listener, err error) {
+func (p proxy) listeners(ctx context.Context) ([]*listenerv3.Listener, error) {
+	return ask[listenerv3.Listener](ctx, p, listenerType)
+}
+
+// ask is what istiod tells the proxy now of things of one type; of endpoints it tells those of the clusters that are named.
+func ask[T any, P interface {
+	*T
+	proto.Message
+}](ctx context.Context, p proxy, typeURL string, names ...string) (_ []P, err error) {
 	node, err := p.node()
 	if err != nil {
 		return nil, err
@@ -90,18 +99,18 @@ func (p proxy) listeners(ctx context.Context) (_ []*listenerv3.Listener, err err
 	if err != nil {
 		return nil, fmt.Errorf("opening a stream: %w", err)
 	}
-	if err := stream.Send(&discoveryv3.DiscoveryRequest{Node: node, TypeUrl: listenerType}); err != nil {
-		return nil, fmt.Errorf("asking for listeners: %w", err)
+	if err := stream.Send(&discoveryv3.DiscoveryRequest{Node: node, TypeUrl: typeURL, ResourceNames: names}); err != nil {
+		return nil, fmt.Errorf("asking for %s: %w", typeURL, err)
 	}
 	answer, err := stream.Recv()
 	if err != nil {
-		return nil, fmt.Errorf("receiving listeners: %w", err)
+		return nil, fmt.Errorf("receiving %s: %w", typeURL, err)
 	}
-	var all []*listenerv3.Listener
+	var all []P
 	for _, resource := range answer.GetResources() {
-		one := &listenerv3.Listener{}
+		one := P(new(T))
 		if err := resource.UnmarshalTo(one); err != nil {
-			return nil, fmt.Errorf("reading a listener: %w", err)
+			return nil, fmt.Errorf("reading %s: %w", typeURL, err)
 		}
 		all = append(all, one)
 	}
