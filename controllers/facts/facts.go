@@ -399,7 +399,7 @@ type Rule struct {
 	Owned bool
 	Host  string
 	TLS   TLS
-	// Ports of the Service for which the rule has settings of their own; TLSUnset leaves one to auto-mTLS.
+	// Ports of the Service for which the rule has a tls of their own.
 	Ports map[int32]TLS
 }
 

@@ -6,10 +6,9 @@ import (
 
 	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/plan"
-	"github.com/servicesecurity/operator/controllers/rollout"
 )
 
-// destinationRule says what clients of a host do.
+// destinationRule says what clients of a host do. A port is left to auto-mTLS by what has no tls and no entry for it.
 func destinationRule(namespace string, client plan.Client) *networkingv1.DestinationRule {
 	object := &networkingv1.DestinationRule{ObjectMeta: meta(namespace, client.Name)}
 	object.Spec.Host = client.Host
@@ -18,24 +17,12 @@ func destinationRule(namespace string, client plan.Client) *networkingv1.Destina
 	}
 	object.Spec.TrafficPolicy = &networkingapi.TrafficPolicy{Tls: clientTLS(client.TLS)}
 	for _, port := range client.Ports {
-		object.Spec.TrafficPolicy.PortLevelSettings = append(object.Spec.TrafficPolicy.PortLevelSettings, portSettings(port))
+		object.Spec.TrafficPolicy.PortLevelSettings = append(object.Spec.TrafficPolicy.PortLevelSettings, &networkingapi.TrafficPolicy_PortTrafficPolicy{
+			Port: &networkingapi.PortSelector{Number: uint32(port.Port)}, //nolint:gosec // ports are 1 to 65535
+			Tls:  clientTLS(port.TLS),
+		})
 	}
 	return object
-}
-
-// portSettings replace the rule's as a whole, so that a port without tls is left to auto-mTLS. Istio refuses settings that
-// say nothing at all; those of such a port say that Istio chooses the load balancing, which it does anyway.
-func portSettings(port rollout.RulePort) *networkingapi.TrafficPolicy_PortTrafficPolicy {
-	settings := &networkingapi.TrafficPolicy_PortTrafficPolicy{
-		Port: &networkingapi.PortSelector{Number: uint32(port.Port)}, //nolint:gosec // ports are 1 to 65535
-		Tls:  clientTLS(port.TLS),
-	}
-	if settings.Tls == nil {
-		settings.LoadBalancer = &networkingapi.LoadBalancerSettings{
-			LbPolicy: &networkingapi.LoadBalancerSettings_Simple{Simple: networkingapi.LoadBalancerSettings_UNSPECIFIED},
-		}
-	}
-	return settings
 }
 
 func clientTLS(tls facts.TLS) *networkingapi.ClientTLSSettings {

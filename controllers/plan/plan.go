@@ -70,8 +70,9 @@ type Peer struct {
 type Client struct {
 	Name string
 	Host string
-	TLS  facts.TLS
-	// Ports that differ, by Service port, ordered.
+	// TLS of all ports that are not among Ports; unset leaves them to auto-mTLS.
+	TLS facts.TLS
+	// Ports that differ, by Service port, ordered. None of them is unset: a rule with tls cannot leave a port to auto-mTLS.
 	Ports []rollout.RulePort
 }
 

@@ -250,22 +250,19 @@ func (res *resolution) clientRules(service *corev1.Service, rules []*networkingv
 	}
 }
 
-// rulePorts are the rule's settings for single ports of the Service; nil if it has none.
+// rulePorts are what the rule says of tls for single ports of the Service; nil if it says nothing. An entry without tls leaves
+// the rule's in force.
 func rulePorts(rule *networkingv1.DestinationRule) map[int32]facts.TLS {
 	var ports map[int32]facts.TLS
 	for _, entry := range rule.Spec.GetTrafficPolicy().GetPortLevelSettings() {
-		number := entry.GetPort().GetNumber()
-		if number > math.MaxUint16 {
+		number, tls := entry.GetPort().GetNumber(), entry.GetTls()
+		if number > math.MaxUint16 || tls == nil {
 			continue
 		}
-		port := int32(number)
 		if ports == nil {
 			ports = map[int32]facts.TLS{}
 		}
-		ports[port] = facts.TLSUnset
-		if tls := entry.GetTls(); tls != nil {
-			ports[port] = facts.TLS(tls.GetMode().String())
-		}
+		ports[int32(number)] = facts.TLS(tls.GetMode().String())
 	}
 	return ports
 }

@@ -288,7 +288,7 @@ func TestResolveRules(t *testing.T) {
 		"own rule with ports": {
 			forService,
 			[]client.Object{owned(newRule("foo", "secure", webHost, "ISTIO_MUTUAL", withPortTLS(80, "DISABLE"), withPortTLS(81, ""), withPortTLS(99999, "DISABLE")), forService)},
-			[]facts.Rule{{Name: "secure", Owned: true, Host: webHost, TLS: facts.TLSMutual, Ports: map[int32]facts.TLS{80: facts.TLSDisable, 81: facts.TLSUnset}}},
+			[]facts.Rule{{Name: "secure", Owned: true, Host: webHost, TLS: facts.TLSMutual, Ports: map[int32]facts.TLS{80: facts.TLSDisable}}},
 			nil,
 		},
 		"foreign rule of the name": {

@@ -13,7 +13,7 @@ import (
 func clientRules(in Input) []Rule {
 	var rules []Rule
 	for _, host := range hosts(in) {
-		if rule := ruleNow(in, host); rule.TLS != facts.TLSUnset {
+		if rule := ruleNow(in, host); !rule.empty() {
 			rules = append(rules, rule)
 		}
 	}
@@ -36,45 +36,60 @@ func exempt(in Input, rules []Rule) []facts.Exempt {
 	return in.Facts.Wildcard.Exempt
 }
 
-// ruleNow is what the host's rule must be at this step; TLS is unset if there must be none.
+// ruleNow is what the host's rule must be at this step; it is empty if there must be none.
 func ruleNow(in Input, host facts.Host) Rule {
 	now, goal := liveRule(in, host), goalRule(in, host)
-	rule := Rule{Host: host, TLS: step(in, host, 0, now.TLS, goal.TLS)}
-	stuck, harms := false, false
-	for _, port := range host.Ports {
+	whole := wanted(in, host)
+	tls := step(in, host, 0, now.TLS, whole)
+	ports := make([]facts.TLS, len(host.Ports))
+	stuck, harms := tls != whole, false
+	for i, port := range host.Ports {
 		from, to := now.at(port.Port), goal.at(port.Port)
-		tls := step(in, host, port.TargetPort, from, to)
-		stuck = stuck || tls != to
+		ports[i] = step(in, host, port.TargetPort, from, to)
+		stuck = stuck || ports[i] != to
 		harms = harms || from == facts.TLSDisable && strictAt(in, port.TargetPort)
-		if tls != rule.TLS {
-			rule.Ports = append(rule.Ports, RulePort{Port: port.Port, TLS: tls})
-		}
 	}
-	if goal.TLS == facts.TLSUnset && (stuck || rule.TLS != facts.TLSUnset) && !harms {
-		// A rule goes whole, and so not before all of its ports may, unless it makes clients do what STRICT refuses.
+	if goal.empty() && stuck && !harms {
+		// A rule goes whole, and so not before all of its ports may, unless it makes clients do what STRICT refuses: that goes first.
 		return now
 	}
-	return rule
+	return ruleOf(host, tls, ports)
 }
 
 // goalRule is what clients of a host are to do, regardless of the steps on the way there.
 func goalRule(in Input, host facts.Host) Rule {
-	rule := Rule{Host: host, TLS: wanted(in, host)}
-	for _, port := range host.Ports {
-		tls := rule.TLS
+	tls := wanted(in, host)
+	ports := make([]facts.TLS, len(host.Ports))
+	for i, port := range host.Ports {
+		ports[i] = tls
 		disabled := in.Spec.Asked.At(port.TargetPort) == v1alpha1.ModeDisabled
 		switch {
-		case rule.TLS == facts.TLSMutual && disabled:
-			tls = facts.TLSDisable
-		case rule.TLS == facts.TLSDisable && !disabled:
-			tls = wantedMutual(in, host)
+		case tls == facts.TLSMutual && disabled:
+			ports[i] = facts.TLSDisable
+		case tls == facts.TLSDisable && !disabled:
+			ports[i] = wantedMutual(in, host)
 		}
-		if tls != rule.TLS {
-			rule.Ports = append(rule.Ports, RulePort{Port: port.Port, TLS: tls})
+	}
+	return ruleOf(host, tls, ports)
+}
+
+// ruleOf is the rule that says this, and that of each of the host's ports. A port is left to auto-mTLS only by a rule without
+// tls that has no entry for it: an entry without tls leaves the rule's in force. So one such port makes the rule name all others.
+func ruleOf(host facts.Host, tls facts.TLS, ports []facts.TLS) Rule {
+	if slices.Contains(ports, facts.TLSUnset) {
+		tls = facts.TLSUnset
+	}
+	rule := Rule{Host: host, TLS: tls}
+	for i, port := range host.Ports {
+		if ports[i] != tls {
+			rule.Ports = append(rule.Ports, RulePort{Port: port.Port, TLS: ports[i]})
 		}
 	}
 	return rule
 }
+
+// empty says that clients are told nothing, which takes no rule.
+func (r Rule) empty() bool { return r.TLS == facts.TLSUnset && len(r.Ports) == 0 }
 
 func wanted(in Input, host facts.Host) facts.TLS {
 	switch {
@@ -193,7 +208,7 @@ func liveRule(in Input, host facts.Host) Rule {
 func liveRules(in Input) []Rule {
 	var rules []Rule
 	for _, host := range hosts(in) {
-		if rule := liveRule(in, host); rule.TLS != facts.TLSUnset {
+		if rule := liveRule(in, host); !rule.empty() {
 			rules = append(rules, rule)
 		}
 	}

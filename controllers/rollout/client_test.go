@@ -73,12 +73,17 @@ func TestRules(t *testing.T) {
 		"DISABLE is inherited, no object yet":          {base(), []func(*rollout.Input){noRule, func(in *rollout.Input) { in.Facts.Policy, in.Facts.Inherited = facts.Policy{}, v1alpha1.ModeDisabled }}, ""},
 		"both edited to DISABLE, STRICT comes back": {enforced(), []func(*rollout.Input){rule(facts.TLSDisable), func(in *rollout.Input) {
 			in.Facts.Policy.Form, in.Spec.Asked = permissive, form(v1alpha1.ModeStrict, 9443, v1alpha1.ModeDisabled)
-		}, unmeshed}, ""},
+		}, unmeshed}, " 443=DISABLE"},
 		"mode Disabled, STRICT: clients stay":      {enforced(), []func(*rollout.Input){asked(disabled)}, "ISTIO_MUTUAL"},
 		"a port to Disabled, STRICT: clients stay": {enforced(), []func(*rollout.Input){asked(form(v1alpha1.ModeStrict, 9443, v1alpha1.ModeDisabled))}, "ISTIO_MUTUAL"},
 		"a port Disabled, PERMISSIVE: clients go":  {base(), []func(*rollout.Input){asked(form(v1alpha1.ModeStrict, 9443, v1alpha1.ModeDisabled))}, "ISTIO_MUTUAL 443=DISABLE"},
 		"a Strict port under Disabled":             {base(), []func(*rollout.Input){asked(form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModeStrict))}, "DISABLE 443=ISTIO_MUTUAL"},
-		"the same, an endpoint outside":            {base(), []func(*rollout.Input){asked(form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModeStrict)), unmeshed}, "DISABLE 443="},
+		"the same, an endpoint outside":            {base(), []func(*rollout.Input){asked(form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModeStrict)), unmeshed}, " 80=DISABLE"},
+		"a STRICT port under DISABLE, an endpoint outside": {enforced(), []func(*rollout.Input){rule(facts.TLSDisable), unmeshed, func(in *rollout.Input) {
+			in.Spec.Asked, in.Facts.Policy.Form = form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModeStrict), form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModeStrict)
+			in.Facts.Rules[0].Ports = map[int32]facts.TLS{443: facts.TLSMutual}
+		}}, " 80=DISABLE"},
+		"a Permissive port under Disabled": {base(), []func(*rollout.Input){asked(form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModePermissive))}, " 80=DISABLE"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -136,6 +141,16 @@ func TestSteps(t *testing.T) {
 			form: port(v1alpha1.ModeStrict, v1alpha1.ModeDisabled), rule: facts.TLSMutual,
 			ports: map[int32]facts.TLS{443: facts.TLSDisable}, asked: strict, edit: immediately, want: []string{
 				"Strict,9443=Permissive/ISTIO_MUTUAL 443=DISABLE", "Strict,9443=Permissive/ISTIO_MUTUAL", "Strict/ISTIO_MUTUAL",
+			},
+		},
+		"a port from DISABLE, without a rule before, Immediate": {
+			form: port(v1alpha1.ModePermissive, v1alpha1.ModeDisabled), asked: strict, edit: immediately, want: []string{
+				"Permissive/ 80=ISTIO_MUTUAL", "Permissive/ISTIO_MUTUAL", "Strict/ISTIO_MUTUAL",
+			},
+		},
+		"a port from DISABLE to PERMISSIVE": {
+			form: disabled, rule: facts.TLSDisable, asked: port(v1alpha1.ModeDisabled, v1alpha1.ModePermissive), want: []string{
+				"Disabled,9443=Permissive/DISABLE", "Disabled,9443=Permissive/ 80=DISABLE",
 			},
 		},
 		"a port from DISABLE, and the rule goes": {

@@ -287,8 +287,8 @@ func ruleOf(d rollout.Decision) map[int32]facts.TLS {
 // clash says on which workload port the server refuses what the profile's rule makes clients do.
 func (w *world) clash() (int32, bool) {
 	for _, p := range w.host.Ports {
-		tls, ok := w.rule[p.Port]
-		if !ok {
+		tls := w.rule[p.Port]
+		if tls == facts.TLSUnset { // an entry without tls leaves the rule's in force
 			tls = w.rule[0]
 		}
 		mode := w.live(p.TargetPort)

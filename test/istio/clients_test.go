@@ -14,6 +14,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/google/go-cmp/cmp"
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
 	"github.com/servicesecurity/operator/controllers/resolve"
 )
@@ -215,4 +217,66 @@ func agrees(host string, rule *networkingv1.DestinationRule, sent map[string]map
 		return fmt.Errorf("%s: clients send %q, and %q by the subset, while %v is taken to break them", rule.Annotations["case"], byRule, bySubset, breaking)
 	}
 	return nil
+}
+
+// TestOneStrictPort: where one port is STRICT and the others take plaintext only, clients are told so while every endpoint is in
+// the mesh, and of the one port they are told nothing once one is not.
+func TestOneStrictPort(t *testing.T) {
+	ctx := testContext(t)
+	client, err := callers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	outside := newProxy()
+	outside.namespace, outside.name = client.namespace, "outside"
+	if err := createPod(ctx, outside); err != nil {
+		t.Fatal(err)
+	}
+	host, err := createService(ctx, "target", client, outside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := facts.Form{Mode: v1alpha1.ModeDisabled, Ports: map[int32]v1alpha1.Mode{9443: v1alpha1.ModeStrict}}
+	profile := &v1alpha1.ServiceSecurityProfile{ObjectMeta: metav1.ObjectMeta{Namespace: client.namespace, Name: "target"}}
+	profile.Spec.Target = v1alpha1.Target{Kind: v1alpha1.TargetService, Name: "target"}
+	profile.Spec.MTLS = &v1alpha1.MTLS{Mode: v1alpha1.ModeDisabled, PortLevel: []v1alpha1.PortMTLS{{Port: 9443, Mode: v1alpha1.ModeStrict}}}
+	c := told(profile, false)
+	c.Facts.Policy = facts.Policy{Exists: true, Owned: true, Form: asked, Selector: c.Facts.Target.Selector}
+	c.Facts.Hosts[0].Ports = []facts.ServicePort{{Port: plainPort, TargetPort: 8080}, {Port: securePort, TargetPort: 9443}}
+	c.Facts.Rules = []facts.Rule{{Name: profile.Name, Owned: true, Host: host, TLS: facts.TLSDisable, Ports: map[int32]facts.TLS{securePort: facts.TLSMutual}}}
+	for name, tc := range map[string]struct {
+		unmeshed []string
+		want     map[string]string
+	}{
+		"all in the mesh": {nil, map[string]string{client.address: sendsMutual, outside.address: sendsMutual}},
+		"one outside":     {[]string{"outside"}, map[string]string{client.address: sendsMutual, outside.address: sendsPlaintext}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.Facts.Hosts[0].Endpoints, c.Facts.Hosts[0].UnmeshedEndpoints = 2, tc.unmeshed
+			objects, err := render(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, object := range listed(objects) {
+				if err := kube.Create(ctx, object); err != nil {
+					t.Fatal(err)
+				}
+				defer kube.Delete(ctx, object) //nolint:errcheck // the namespace is the test's alone
+			}
+			plain := map[string]string{client.address: sendsPlaintext, outside.address: sendsPlaintext}
+			if err := await(ctx, func() error {
+				sent, err := client.sends(ctx)
+				if err != nil {
+					return err
+				}
+				difference := cmp.Diff(plain, sent[fmt.Sprintf("outbound|%d||%s", plainPort, host)]) + cmp.Diff(tc.want, sent[fmt.Sprintf("outbound|%d||%s", securePort, host)])
+				if difference != "" {
+					return fmt.Errorf("unexpected of clients (-want +got):\n%s", difference)
+				}
+				return nil
+			}); err != nil {
+				t.Errorf("%v\n%s", err, yamls(objects))
+			}
+		})
+	}
 }
