@@ -121,6 +121,12 @@ func (f Facts) InheritedMode() v1alpha1.Mode {
 	return f.Inherited
 }
 
+// PlaintextInherited says that auto-mTLS makes clients of the target's Services send plaintext: it goes by the PeerAuthentication
+// of the Service's namespace or the mesh alone, and leaves mutual TLS out where that is DISABLE, whatever one for the workload says.
+func (f Facts) PlaintextInherited() bool {
+	return f.Target.Scope == v1alpha1.ScopeWorkload && f.Inherited == v1alpha1.ModeDisabled
+}
+
 // Verifying says that STRICT is being verified, by the object or, where somebody has edited that, by the profile's status.
 func (f Facts) Verifying(profile *v1alpha1.ServiceSecurityProfile) bool {
 	mtls := profile.Status.MTLS

@@ -134,7 +134,7 @@ func foreignRule(in Input, host facts.Host) bool {
 
 // needed: auto-mTLS makes clients of this host send plaintext.
 func needed(in Input, host facts.Host) bool {
-	return !in.Facts.Mesh.AutoMTLS || host.Headless
+	return !in.Facts.Mesh.AutoMTLS || host.Headless || in.Facts.PlaintextInherited()
 }
 
 // strictLive says whether STRICT is in force on a port where it is asked for.

@@ -31,6 +31,7 @@ func TestRules(t *testing.T) {
 	}
 	headless := func(in *rollout.Input) { in.Facts.Hosts[0].Headless = true }
 	noAuto := func(in *rollout.Input) { in.Facts.Mesh.AutoMTLS = false }
+	around := func(in *rollout.Input) { in.Facts.Inherited = v1alpha1.ModeDisabled }
 	noRule := func(in *rollout.Input) { in.Facts.Rules = nil }
 	empty := func(in *rollout.Input) { in.Facts.Hosts[0].Endpoints = 0 }
 	policy := func(p v1alpha1.DestinationRulePolicy) func(*rollout.Input) {
@@ -66,6 +67,9 @@ func TestRules(t *testing.T) {
 		"STRICT, no auto-mTLS: deleted, comes back":    {enforced(), []func(*rollout.Input){noAuto, unmeshed, noRule}, "ISTIO_MUTUAL"},
 		"STRICT, no auto-mTLS: not beside another":     {enforced(), []func(*rollout.Input){noAuto, foreign, noRule}, ""},
 		"STRICT on a port, no auto-mTLS":               {enforced(), []func(*rollout.Input){noAuto, unmeshed, asked(form(v1alpha1.ModePermissive, 8080, v1alpha1.ModeStrict))}, "ISTIO_MUTUAL"},
+		"STRICT, DISABLE around: never withdrawn":      {enforced(), []func(*rollout.Input){around, unmeshed, foreign}, "ISTIO_MUTUAL"},
+		"STRICT, DISABLE around: deleted, comes back":  {enforced(), []func(*rollout.Input){around, unmeshed, noRule}, "ISTIO_MUTUAL"},
+		"STRICT, DISABLE around, Never":                {enforced(), []func(*rollout.Input){around, never}, ""},
 		"PERMISSIVE, no auto-mTLS: withdrawn":          {base(), []func(*rollout.Input){noAuto, unmeshed}, ""},
 		"STRICT, edited to DISABLE: mended at once":    {enforced(), []func(*rollout.Input){rule(facts.TLSDisable)}, "ISTIO_MUTUAL"},
 		"STRICT, edited to DISABLE, not Auto's to say": {enforced(), []func(*rollout.Input){rule(facts.TLSDisable), unmeshed}, ""},
@@ -167,7 +171,7 @@ func TestSteps(t *testing.T) {
 			"Permissive/DISABLE", "Permissive/", "/",
 		}},
 		"removed at STRICT, DISABLE is inherited": {form: strict, rule: facts.TLSMutual, inherited: v1alpha1.ModeDisabled, want: []string{
-			"Permissive/", "/",
+			"Permissive/ISTIO_MUTUAL", "Permissive/", "/",
 		}},
 		"removed with a Strict port, STRICT is inherited": {
 			form: port(v1alpha1.ModeDisabled, v1alpha1.ModeStrict), rule: facts.TLSDisable,

@@ -279,7 +279,7 @@ func anything(r *rand.Rand, before v1alpha1.ServiceSecurityProfileStatus) status
 	selector := map[string]string{"app": "httpbin"}
 	in.Facts = facts.Facts{
 		Live: r.IntN(2) == 0, Mesh: facts.Mesh{AutoMTLS: r.IntN(3) > 0}, Target: facts.Target{Scope: v1alpha1.ScopeWorkload, Selector: selector},
-		UnchangedFor: pick(r, 0, time.Hour), Inherited: pick(r, mode(), ""),
+		UnchangedFor: pick(r, 0, time.Hour), Inherited: pick(r, mode(), ""), InheritedFrom: "foo/default",
 		Policy: facts.Policy{Exists: r.IntN(2) == 0, Owned: r.IntN(2) == 0, Form: facts.Form{Mode: mode()}, Selector: pick(r, selector, nil)},
 		Pods: some(r, 4, func(i int) facts.Pod {
 			return facts.Pod{Name: name(i), Membership: pick(r, facts.MemberSidecar, facts.MemberSidecar, facts.MemberNone, facts.MemberAmbient)}

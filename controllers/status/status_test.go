@@ -630,6 +630,11 @@ func TestWarnings(t *testing.T) {
 		"one foreign rule is one warning, however many of its settings matter": {func(in *status.Input) {
 			in.Facts.Hosts, in.Facts.ClientRules = []facts.Host{host}, []facts.ClientRule{other, other}
 		}, []v1alpha1.WarningType{v1alpha1.WarningDestinationRuleWithheld}},
+		"a foreign rule where the namespace is DISABLE": {func(in *status.Input) {
+			host := host
+			host.Headless, in.Facts.Inherited, in.Facts.InheritedFrom = false, v1alpha1.ModeDisabled, "foo/default"
+			in.Facts.Hosts, in.Facts.ClientRules = []facts.Host{host}, []facts.ClientRule{other}
+		}, []v1alpha1.WarningType{v1alpha1.WarningDestinationRuleWithheld}},
 		"a foreign rule for another host": {func(in *status.Input) {
 			other := other
 			other.Host = "else.foo.svc.cluster.local"

@@ -101,9 +101,14 @@ func demandsMutual(rules []rollout.Rule, host facts.Host) bool {
 func withheld(r report, host facts.Host, add addWarning) {
 	why := "Auto-mTLS is off in the mesh configuration"
 	switch {
-	case !r.Spec.AsksStrict() || r.Facts.Mesh.AutoMTLS && !host.Headless:
+	case !r.Spec.AsksStrict():
 		return
-	case r.Facts.Mesh.AutoMTLS:
+	case !r.Facts.Mesh.AutoMTLS:
+	case r.Facts.PlaintextInherited():
+		why = "Because PeerAuthentication " + r.Facts.InheritedFrom + " says DISABLE, clients without a rule send plaintext whatever the workload's own says"
+	case !host.Headless:
+		return
+	default:
 		why = "Service " + host.Service + " is headless, so that clients send plaintext to all of its pods while one has no sidecar"
 	}
 	if r.Spec.DestinationRule == v1alpha1.DestinationRuleNever {

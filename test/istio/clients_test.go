@@ -16,14 +16,20 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/google/go-cmp/cmp"
 	networkingapi "istio.io/api/networking/v1alpha3"
+	securityapi "istio.io/api/security/v1beta1"
+	typeapi "istio.io/api/type/v1beta1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
+	"github.com/servicesecurity/operator/controllers/istio"
+	"github.com/servicesecurity/operator/controllers/plan"
 	"github.com/servicesecurity/operator/controllers/resolve"
 )
 
@@ -169,7 +175,7 @@ func policies() map[string]*networkingapi.TrafficPolicy {
 // would refuse.
 func TestBreakingTLS(t *testing.T) {
 	ctx := testContext(t)
-	client, err := callers(ctx)
+	caller, err := callers(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,12 +183,12 @@ func TestBreakingTLS(t *testing.T) {
 	for ofRule, policy := range policies() {
 		for ofSubset, narrower := range policies() {
 			name := fmt.Sprintf("s%d", len(rules))
-			host, err := createService(ctx, name, client)
+			host, err := createService(ctx, name, caller)
 			if err != nil {
 				t.Fatal(err)
 			}
 			rule := &networkingv1.DestinationRule{ObjectMeta: metav1.ObjectMeta{
-				Namespace: client.namespace, Name: name, Annotations: map[string]string{"case": "rule " + ofRule + "; subset " + ofSubset},
+				Namespace: caller.namespace, Name: name, Annotations: map[string]string{"case": "rule " + ofRule + "; subset " + ofSubset},
 			}}
 			rule.Spec.Host, rule.Spec.TrafficPolicy = host, policy
 			rule.Spec.Subsets = []*networkingapi.Subset{{Name: "v1", Labels: map[string]string{"app": "target"}, TrafficPolicy: narrower}}
@@ -193,13 +199,13 @@ func TestBreakingTLS(t *testing.T) {
 		}
 	}
 	if err := await(ctx, func() error {
-		sent, err := client.sends(ctx)
+		sent, err := caller.sends(ctx)
 		if err != nil {
 			return err
 		}
 		var errs []error
 		for host, rule := range rules {
-			errs = append(errs, agrees(host, rule, sent, client.address))
+			errs = append(errs, agrees(host, rule, sent, caller.address))
 		}
 		return errors.Join(errs...)
 	}); err != nil {
@@ -223,21 +229,21 @@ func agrees(host string, rule *networkingv1.DestinationRule, sent map[string]map
 // the mesh, and of the one port they are told nothing once one is not.
 func TestOneStrictPort(t *testing.T) {
 	ctx := testContext(t)
-	client, err := callers(ctx)
+	caller, err := callers(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	outside := newProxy()
-	outside.namespace, outside.name = client.namespace, "outside"
+	outside.namespace, outside.name = caller.namespace, "outside"
 	if err := createPod(ctx, outside); err != nil {
 		t.Fatal(err)
 	}
-	host, err := createService(ctx, "target", client, outside)
+	host, err := createService(ctx, "target", caller, outside)
 	if err != nil {
 		t.Fatal(err)
 	}
 	asked := facts.Form{Mode: v1alpha1.ModeDisabled, Ports: map[int32]v1alpha1.Mode{9443: v1alpha1.ModeStrict}}
-	profile := &v1alpha1.ServiceSecurityProfile{ObjectMeta: metav1.ObjectMeta{Namespace: client.namespace, Name: "target"}}
+	profile := &v1alpha1.ServiceSecurityProfile{ObjectMeta: metav1.ObjectMeta{Namespace: caller.namespace, Name: "target"}}
 	profile.Spec.Target = v1alpha1.Target{Kind: v1alpha1.TargetService, Name: "target"}
 	profile.Spec.MTLS = &v1alpha1.MTLS{Mode: v1alpha1.ModeDisabled, PortLevel: []v1alpha1.PortMTLS{{Port: 9443, Mode: v1alpha1.ModeStrict}}}
 	c := told(profile, false)
@@ -248,8 +254,8 @@ func TestOneStrictPort(t *testing.T) {
 		unmeshed []string
 		want     map[string]string
 	}{
-		"all in the mesh": {nil, map[string]string{client.address: sendsMutual, outside.address: sendsMutual}},
-		"one outside":     {[]string{"outside"}, map[string]string{client.address: sendsMutual, outside.address: sendsPlaintext}},
+		"all in the mesh": {nil, map[string]string{caller.address: sendsMutual, outside.address: sendsMutual}},
+		"one outside":     {[]string{"outside"}, map[string]string{caller.address: sendsMutual, outside.address: sendsPlaintext}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.Facts.Hosts[0].Endpoints, c.Facts.Hosts[0].UnmeshedEndpoints = 2, tc.unmeshed
@@ -263,9 +269,9 @@ func TestOneStrictPort(t *testing.T) {
 				}
 				defer kube.Delete(ctx, object) //nolint:errcheck // the namespace is the test's alone
 			}
-			plain := map[string]string{client.address: sendsPlaintext, outside.address: sendsPlaintext}
+			plain := map[string]string{caller.address: sendsPlaintext, outside.address: sendsPlaintext}
 			if err := await(ctx, func() error {
-				sent, err := client.sends(ctx)
+				sent, err := caller.sends(ctx)
 				if err != nil {
 					return err
 				}
@@ -278,5 +284,47 @@ func TestOneStrictPort(t *testing.T) {
 				t.Errorf("%v\n%s", err, yamls(objects))
 			}
 		})
+	}
+}
+
+// TestDisabledAround: auto-mTLS goes by the namespace's PeerAuthentication and not by the workload's, so that STRICT in a namespace
+// that is DISABLE needs a rule.
+func TestDisabledAround(t *testing.T) {
+	ctx := testContext(t)
+	caller, err := callers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := createService(ctx, "target", caller)
+	if err != nil {
+		t.Fatal(err)
+	}
+	around := &securityv1.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: caller.namespace, Name: "default"}}
+	around.Spec.Mtls = &securityapi.PeerAuthentication_MutualTLS{Mode: securityapi.PeerAuthentication_MutualTLS_DISABLE}
+	own := &securityv1.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: caller.namespace, Name: "target"}}
+	own.Spec.Mtls = &securityapi.PeerAuthentication_MutualTLS{Mode: securityapi.PeerAuthentication_MutualTLS_STRICT}
+	own.Spec.Selector = &typeapi.WorkloadSelector{MatchLabels: map[string]string{"app": "target"}}
+	rule := istio.Render("target", plan.Intent{Namespace: caller.namespace, Clients: []plan.Client{{Name: "target", Host: host, TLS: facts.TLSMutual}}}).DestinationRules[0]
+	for _, step := range []struct {
+		name   string
+		object client.Object
+		want   string
+	}{
+		{"auto-mTLS", nil, sendsMutual}, {"the workload is STRICT", own, sendsMutual}, {"the namespace is DISABLE", around, sendsPlaintext}, {"a rule", rule, sendsMutual},
+	} {
+		if step.object != nil {
+			if err := kube.Create(ctx, step.object); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := await(ctx, func() error {
+			sent, err := caller.sends(ctx)
+			if got := sent[fmt.Sprintf("outbound|%d||%s", plainPort, host)][caller.address]; err == nil && got != step.want {
+				return fmt.Errorf("clients send %q, want %s", got, step.want)
+			}
+			return err
+		}); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
 	}
 }
