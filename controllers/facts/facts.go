@@ -361,8 +361,13 @@ type ServicePort struct {
 	Port int32
 	// TargetPort is the workload port; 0 if it could not be resolved.
 	TargetPort int32
-	Name       string
+	// OtherTargets are the numbers that more pods have for a target port that the Service gives by its name.
+	OtherTargets []int32
+	Name         string
 }
+
+// Targets are all workload ports that the Service's port leads to.
+func (p ServicePort) Targets() []int32 { return append([]int32{p.TargetPort}, p.OtherTargets...) }
 
 // Policy is the live PeerAuthentication of the profile's name.
 type Policy struct {

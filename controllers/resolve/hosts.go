@@ -158,7 +158,7 @@ func describePorts(service *corev1.Service, pods []*corev1.Pod) []facts.ServiceP
 		}
 		described := facts.ServicePort{Port: port.Port, Name: port.Name}
 		if targets := targetsOf(port, pods); len(targets) > 0 {
-			described.TargetPort = targets[0]
+			described.TargetPort, described.OtherTargets = targets[0], append([]int32(nil), targets[1:]...)
 		}
 		ports = append(ports, described)
 	}

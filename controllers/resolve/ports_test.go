@@ -110,4 +110,8 @@ func TestTargetsOf(t *testing.T) {
 			diff(t, "targets", tc.want, targetsOf(tc.port, pods))
 		})
 	}
+	service := newService("web", nil, port(80, "http"), port(81, 9090))
+	diff(t, "ports", []facts.ServicePort{
+		{Name: "http-80", Port: 80, TargetPort: 8080, OtherTargets: []int32{9090}}, {Name: "http-81", Port: 81, TargetPort: 9090},
+	}, describePorts(service, pods))
 }

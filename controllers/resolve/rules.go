@@ -126,7 +126,7 @@ func BreakingTLS(rule *networkingv1alpha3.DestinationRule, ports []facts.Service
 		}
 	}
 	for _, port := range ports {
-		if !strict(port.TargetPort) {
+		if !slices.ContainsFunc(port.Targets(), strict) {
 			continue
 		}
 		add(rule.GetTrafficPolicy(), port.Port, "trafficPolicy")

@@ -195,6 +195,10 @@ func TestBreakingTLS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { diff(t, "settings", tc.want, BreakingTLS(tc.rule, ports, tc.strict)) })
 	}
+	named := []facts.ServicePort{{Port: 80, TargetPort: 8080, OtherTargets: []int32{9090}}}
+	for port, want := range map[int32][]TLSSetting{8080: {{"DISABLE", "trafficPolicy"}}, 9090: {{"DISABLE", "trafficPolicy"}}, 7070: nil} {
+		diff(t, "settings for a port that pods number differently", want, BreakingTLS(&rule{TrafficPolicy: policy("DISABLE")}, named, only(port)))
+	}
 }
 
 func TestStrictPorts(t *testing.T) {

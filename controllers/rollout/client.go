@@ -40,14 +40,14 @@ func exempt(in Input, rules []Rule) []facts.Exempt {
 func ruleNow(in Input, host facts.Host) Rule {
 	now, goal := liveRule(in, host), goalRule(in, host)
 	whole := wanted(in, host)
-	tls := step(in, host, 0, now.TLS, whole)
+	tls := step(in, host, []int32{0}, now.TLS, whole)
 	ports := make([]facts.TLS, len(host.Ports))
 	stuck, harms := tls != whole, false
 	for i, port := range host.Ports {
 		from, to := now.at(port.Port), goal.at(port.Port)
-		ports[i] = step(in, host, port.TargetPort, from, to)
+		ports[i] = step(in, host, port.Targets(), from, to)
 		stuck = stuck || ports[i] != to
-		harms = harms || from == facts.TLSDisable && strictAt(in, port.TargetPort)
+		harms = harms || from == facts.TLSDisable && slices.ContainsFunc(port.Targets(), func(target int32) bool { return strictAt(in, target) })
 	}
 	if goal.empty() && stuck && !harms {
 		// A rule goes whole, and so not before all of its ports may, unless it makes clients do what STRICT refuses: that goes first.
@@ -61,16 +61,29 @@ func goalRule(in Input, host facts.Host) Rule {
 	tls := wanted(in, host)
 	ports := make([]facts.TLS, len(host.Ports))
 	for i, port := range host.Ports {
-		ports[i] = tls
-		disabled := in.Spec.Asked.At(port.TargetPort) == v1alpha1.ModeDisabled
-		switch {
-		case tls == facts.TLSMutual && disabled:
-			ports[i] = facts.TLSDisable
-		case tls == facts.TLSDisable && !disabled:
-			ports[i] = wantedMutual(in, host)
-		}
+		ports[i] = portGoal(in, host, tls, port.Targets())
 	}
 	return ruleOf(host, tls, ports)
+}
+
+// portGoal is what clients are to do at a port that leads to these workload ports, if they are to do that elsewhere.
+func portGoal(in Input, host facts.Host, tls facts.TLS, targets []int32) facts.TLS {
+	off := 0
+	for _, target := range targets {
+		if in.Spec.Asked.At(target) == v1alpha1.ModeDisabled {
+			off++
+		}
+	}
+	switch {
+	case tls == facts.TLSUnset, off > 0 && off < len(targets):
+		// Pods that differ in the port, and so in what they take, are told apart by auto-mTLS alone.
+		return facts.TLSUnset
+	case off > 0:
+		return facts.TLSDisable
+	case tls == facts.TLSDisable:
+		return wantedMutual(in, host)
+	}
+	return tls
 }
 
 // ruleOf is the rule that says this, and that of each of the host's ports. A port is left to auto-mTLS only by a rule without
@@ -145,12 +158,14 @@ func strictLive(in Input) bool {
 	})
 }
 
-// step is what clients of a workload port do next on the way from one setting to another.
-func step(in Input, host facts.Host, port int32, from, to facts.TLS) facts.TLS {
-	if mayChange(in, host, port, from, to) {
-		return to
+// step is what clients of workload ports do next on the way from one setting to another.
+func step(in Input, host facts.Host, ports []int32, from, to facts.TLS) facts.TLS {
+	for _, port := range ports {
+		if !mayChange(in, host, port, from, to) {
+			return from
+		}
 	}
-	return from
+	return to
 }
 
 // mayChange says whether the server's side of a port is ready for its clients to change.
@@ -250,7 +265,7 @@ func clientsFollow(in Input, port int32) bool {
 			return false
 		}
 		for _, p := range host.Ports {
-			same := p.TargetPort == port || port == 0 && !excepted(in, p.TargetPort)
+			same := slices.ContainsFunc(p.Targets(), func(target int32) bool { return target == port || port == 0 && !excepted(in, target) })
 			if same && now.at(p.Port) != goal.at(p.Port) {
 				return false
 			}

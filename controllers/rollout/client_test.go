@@ -32,6 +32,9 @@ func TestRules(t *testing.T) {
 	headless := func(in *rollout.Input) { in.Facts.Hosts[0].Headless = true }
 	noAuto := func(in *rollout.Input) { in.Facts.Mesh.AutoMTLS = false }
 	around := func(in *rollout.Input) { in.Facts.Inherited = v1alpha1.ModeDisabled }
+	twice := func(in *rollout.Input) {
+		in.Facts.Hosts[0].Ports = []facts.ServicePort{{Port: 80, TargetPort: 8080, OtherTargets: []int32{9443}}, {Port: 81, TargetPort: 8080}}
+	}
 	noRule := func(in *rollout.Input) { in.Facts.Rules = nil }
 	empty := func(in *rollout.Input) { in.Facts.Hosts[0].Endpoints = 0 }
 	policy := func(p v1alpha1.DestinationRulePolicy) func(*rollout.Input) {
@@ -87,6 +90,12 @@ func TestRules(t *testing.T) {
 			in.Spec.Asked, in.Facts.Policy.Form = form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModeStrict), form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModeStrict)
 			in.Facts.Rules[0].Ports = map[int32]facts.TLS{443: facts.TLSMutual}
 		}}, " 80=DISABLE"},
+		"a port that pods number differently":      {base(), []func(*rollout.Input){twice}, "ISTIO_MUTUAL"},
+		"one of its numbers Disabled":              {base(), []func(*rollout.Input){twice, asked(form(v1alpha1.ModeStrict, 9443, v1alpha1.ModeDisabled))}, " 81=ISTIO_MUTUAL"},
+		"one of its numbers Strict under Disabled": {base(), []func(*rollout.Input){twice, asked(form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModeStrict))}, " 81=DISABLE"},
+		"one of its numbers STRICT: clients stay": {enforced(), []func(*rollout.Input){twice, asked(disabled), func(in *rollout.Input) {
+			in.Facts.Policy.Form = form(v1alpha1.ModePermissive, 9443, v1alpha1.ModeStrict)
+		}}, "DISABLE 80=ISTIO_MUTUAL"},
 		"a Permissive port under Disabled": {base(), []func(*rollout.Input){asked(form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModePermissive))}, " 80=DISABLE"},
 	}
 	for name, tc := range tests {
