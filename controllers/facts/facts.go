@@ -248,6 +248,8 @@ type Mesh struct {
 	TrustDomain string
 	// AutoMTLS says whether clients choose mutual TLS per endpoint.
 	AutoMTLS bool
+	// PrivateRules says that a DestinationRule without exportTo is for clients of its own namespace only.
+	PrivateRules bool
 }
 
 // Target is what the profile's target resolves to.

@@ -12,6 +12,9 @@ import (
 func destinationRule(namespace string, client plan.Client) *networkingv1.DestinationRule {
 	object := &networkingv1.DestinationRule{ObjectMeta: meta(namespace, client.Name)}
 	object.Spec.Host = client.Host
+	if client.Export {
+		object.Spec.ExportTo = []string{"*"}
+	}
 	if client.TLS == facts.TLSUnset && len(client.Ports) == 0 {
 		return object // the host alone, so that auto-mTLS decides whatever wider rules say
 	}

@@ -74,6 +74,8 @@ type Client struct {
 	TLS facts.TLS
 	// Ports that differ, by Service port, ordered. None of them is unset: a rule with tls cannot leave a port to auto-mTLS.
 	Ports []rollout.RulePort
+	// Export says that it is said to clients of all namespaces, where the mesh would keep it to its own.
+	Export bool
 }
 
 // Build says what the profile wants, given what was decided.
@@ -104,11 +106,13 @@ func (i *Intent) mutualTLS(profile *v1alpha1.ServiceSecurityProfile, f facts.Fac
 	for _, rule := range d.Rules {
 		i.Clients = append(i.Clients, Client{
 			Name: facts.RuleName(profile.Name, profile.Spec.Target.Kind, rule.Host.Service),
-			Host: rule.Host.Name, TLS: rule.TLS, Ports: slices.Clone(rule.Ports),
+			Host: rule.Host.Name, TLS: rule.TLS, Ports: slices.Clone(rule.Ports), Export: f.Mesh.PrivateRules,
 		})
 	}
 	for _, host := range d.Exempt {
-		i.Clients = append(i.Clients, Client{Name: facts.RuleName(profile.Name, profile.Spec.Target.Kind, host.Name), Host: host.Host})
+		i.Clients = append(i.Clients, Client{
+			Name: facts.RuleName(profile.Name, profile.Spec.Target.Kind, host.Name), Host: host.Host, Export: f.Mesh.PrivateRules,
+		})
 	}
 	slices.SortFunc(i.Clients, func(a, b Client) int { return strings.Compare(a.Name, b.Name) })
 	i.Loosens = loosens(f, d)

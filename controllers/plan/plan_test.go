@@ -93,6 +93,21 @@ func TestBuild(t *testing.T) {
 	}
 }
 
+// TestExport: where the mesh keeps rules without exportTo to their namespace, those of a profile say that they are for all.
+func TestExport(t *testing.T) {
+	profile := &v1alpha1.ServiceSecurityProfile{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "mesh"}}
+	decision := rollout.Decision{
+		Rules:  []rollout.Rule{{Host: facts.Host{Name: "*.local"}, TLS: facts.TLSMutual}},
+		Exempt: []facts.Exempt{{Host: "kubernetes.default.svc.cluster.local", Name: "kubernetes"}},
+	}
+	for _, private := range []bool{false, true} {
+		clients := plan.Build(profile, facts.Facts{Mesh: facts.Mesh{PrivateRules: private}}, decision).Clients
+		if len(clients) != 2 || clients[0].Export != private || clients[1].Export != private {
+			t.Errorf("rules are private: %t; got %+v", private, clients)
+		}
+	}
+}
+
 // TestSections: what each section of a profile becomes, and what becomes of those that an older profile has.
 func TestSections(t *testing.T) {
 	jwt := &v1alpha1.JWT{Issuers: []v1alpha1.Issuer{{Issuer: "https://a"}}, ExemptPaths: []v1alpha1.Path{"/healthz"}}

@@ -30,6 +30,8 @@ type meshConfig struct {
 	TrustDomain    string `json:"trustDomain"`
 	EnableAutoMTLS *bool  `json:"enableAutoMtls"`
 
+	DefaultDestinationRuleExportTo []string `json:"defaultDestinationRuleExportTo"`
+
 	metricProviders `json:",inline"`
 }
 
@@ -60,6 +62,7 @@ func ParseMesh(text, rootNamespace string) facts.Mesh {
 		RootNamespace: config.RootNamespace,
 		TrustDomain:   config.TrustDomain,
 		AutoMTLS:      config.EnableAutoMTLS == nil || *config.EnableAutoMTLS,
+		PrivateRules:  slices.Contains(config.DefaultDestinationRuleExportTo, "."),
 	}
 	if mesh.RootNamespace == "" {
 		mesh.RootNamespace = rootNamespace
@@ -71,7 +74,7 @@ func ParseMesh(text, rootNamespace string) facts.Mesh {
 }
 
 func (res *resolution) resolveMesh(ctx context.Context) error {
-	auto := true
+	auto, private := true, false
 	for i, revision := range revisions(res.pods, res.revision) {
 		text, err := res.readMesh(ctx, res.resolver.RootNamespace, revision)
 		if err != nil {
@@ -85,9 +88,9 @@ func (res *resolution) resolveMesh(ctx context.Context) error {
 			res.facts.Mesh = mesh
 		}
 		// While two revisions have a part of the pods each, a client may follow either.
-		auto = auto && mesh.AutoMTLS
+		auto, private = auto && mesh.AutoMTLS, private || mesh.PrivateRules
 	}
-	res.facts.Mesh.AutoMTLS = auto
+	res.facts.Mesh.AutoMTLS, res.facts.Mesh.PrivateRules = auto, private
 	return nil
 }
 

@@ -51,14 +51,18 @@ func moreSpecific(a, b string) bool {
 }
 
 // position is where a host is in the mesh.
-type position struct{ serviceNamespace, rootNamespace string }
+type position struct {
+	serviceNamespace, rootNamespace string
+	// privateRules says that rules without exportTo are for their own namespace.
+	privateRules bool
+}
 
 // ApplyingRules are the rules that some client of a host follows. Istio looks in the client's namespace, then the
 // Service's, then the root namespace, and takes of each the most specific host, from what the namespace keeps for itself
 // and what it exports apart. A client may be anywhere, so a rule counts unless its own namespace hides it. Which of two
 // with the same host and namespace Istio prefers does not matter: the other takes its place when that one goes.
-func ApplyingRules(host, serviceNamespace, rootNamespace, clusterDomain string, rules []*networkingv1.DestinationRule) []*networkingv1.DestinationRule {
-	at := position{serviceNamespace: serviceNamespace, rootNamespace: rootNamespace}
+func ApplyingRules(host, serviceNamespace, clusterDomain string, mesh facts.Mesh, rules []*networkingv1.DestinationRule) []*networkingv1.DestinationRule {
+	at := position{serviceNamespace: serviceNamespace, rootNamespace: mesh.RootNamespace, privateRules: mesh.PrivateRules}
 	best := map[string]string{}
 	pools := make([][]string, len(rules))
 	for i, rule := range rules {
@@ -87,10 +91,7 @@ func ApplyingRules(host, serviceNamespace, rootNamespace, clusterDomain string, 
 // namespace, and those that it exports, which count only in the Service's and in the root namespace. Clients in the root
 // namespace see there first what it keeps for itself.
 func (at position) pools(rule *networkingv1.DestinationRule) []string {
-	exportTo := rule.Spec.GetExportTo()
-	if rule.Spec.GetWorkloadSelector() != nil {
-		exportTo = []string{"."}
-	}
+	exportTo := at.exportTo(rule)
 	own := func(to string) bool { return to == "." || to == rule.Namespace }
 	private := len(exportTo) == 1 && own(exportTo[0])
 	local := len(exportTo) == 0 || slices.ContainsFunc(exportTo, func(to string) bool { return to == "*" || own(to) })
@@ -102,6 +103,15 @@ func (at position) pools(rule *networkingv1.DestinationRule) []string {
 		pools = append(pools, rule.Namespace+"/exported")
 	}
 	return pools
+}
+
+// exportTo are the namespaces that a rule is for; none stands for all.
+func (at position) exportTo(rule *networkingv1.DestinationRule) []string {
+	to := rule.Spec.GetExportTo()
+	if rule.Spec.GetWorkloadSelector() != nil || len(to) == 0 && at.privateRules {
+		return []string{"."}
+	}
+	return to
 }
 
 // TLSSetting is a place in a rule whose tls mode is refused by a Service port that is STRICT.
@@ -237,7 +247,7 @@ func (res *resolution) clientRules(service *corev1.Service, rules []*networkingv
 	domain := res.resolver.clusterDomain()
 	host := Host(service.Name, service.Namespace, domain)
 	ports := describePorts(service, res.endpointsOf(service))
-	for _, rule := range ApplyingRules(host, service.Namespace, res.facts.Mesh.RootNamespace, domain, rules) {
+	for _, rule := range ApplyingRules(host, service.Namespace, domain, res.facts.Mesh, rules) {
 		noted := facts.ClientRule{Namespace: rule.Namespace, Name: rule.Name, Host: host}
 		settings := BreakingTLS(&rule.Spec, ports, strict)
 		if len(settings) == 0 {

@@ -113,7 +113,7 @@ func TestApplyingRules(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, rule := range ApplyingRules(webHost, "foo", "root", "cluster.local", tc.rules) {
+			for _, rule := range ApplyingRules(webHost, "foo", "cluster.local", facts.Mesh{RootNamespace: "root"}, tc.rules) {
 				got = append(got, rule.Namespace+"/"+rule.Name)
 			}
 			diff(t, "applying rules", tc.want, got)
@@ -124,8 +124,19 @@ func TestApplyingRules(t *testing.T) {
 func TestApplyingRulesInRootNamespace(t *testing.T) {
 	// Clients in the root namespace see first what it keeps for itself; all others see what it exports.
 	rules := []*networkingv1.DestinationRule{newRule("root", "wild", "*.local", "", exportTo(".")), newRule("root", "exact", webHost, "")}
-	if got := ApplyingRules(webHost, "foo", "root", "cluster.local", rules); len(got) != 2 {
+	if got := ApplyingRules(webHost, "foo", "cluster.local", facts.Mesh{RootNamespace: "root"}, rules); len(got) != 2 {
 		t.Errorf("%d rules apply, want both", len(got))
+	}
+}
+
+func TestApplyingRulesWithoutExport(t *testing.T) {
+	// Where the mesh says that rules are private, the exact one without exportTo is no reason for clients elsewhere to leave the other.
+	rules := []*networkingv1.DestinationRule{newRule("foo", "wild", "*.local", "", exportTo("*")), newRule("foo", "exact", webHost, "")}
+	for private, want := range map[bool]int{false: 1, true: 2} {
+		mesh := facts.Mesh{RootNamespace: "root", PrivateRules: private}
+		if got := ApplyingRules(webHost, "foo", "cluster.local", mesh, rules); len(got) != want {
+			t.Errorf("private %t: %d rules apply, want %d", private, len(got), want)
+		}
 	}
 }
 
