@@ -80,6 +80,8 @@ func TestServiceEntries(t *testing.T) {
 		"an address with the label":             {spec: &spec{Hosts: legacy, Location: internal, Endpoints: endpoint("10.0.0.1", "", tags{labelTLSMode: "istio"})}},
 		"an address with another label":         {spec: &spec{Hosts: legacy, Location: internal, Endpoints: endpoint("10.0.0.1", "web", tags{labelTLSMode: "disabled"})}, plaintext: true},
 		"the cluster's address":                 {spec: &spec{Hosts: legacy, Endpoints: endpoint("10.1.0.1", "", nil)}, plaintext: true},
+		"the address of the other family":       {spec: &spec{Hosts: legacy, Endpoints: endpoint("2001:db8::1", "", nil)}, plaintext: true},
+		"the cluster's of the other family":     {spec: &spec{Hosts: legacy, Endpoints: endpoint("2001:db8::2", "", nil)}, plaintext: true},
 		"the host as an endpoint":               {spec: &spec{Hosts: legacy, Resolution: networkingv1alpha3.ServiceEntry_DNS, Endpoints: endpoint(webHost, "", nil)}, plaintext: true},
 		"another address":                       {spec: &spec{Hosts: legacy, Endpoints: endpoint("10.9.9.9", "", nil)}},
 		"of a namespace":                        {profile: newProfile("p", 0, toNamespace, strict), spec: &spec{Hosts: []string{webHost}}, plaintext: true},
@@ -102,7 +104,12 @@ func TestServiceEntries(t *testing.T) {
 			unaddressed.Status.PodIP = ""
 			plain := newService("plain", tags{"app": "plain"}, port(80, 8080))
 			plain.Spec.ClusterIP = "10.1.0.9"
-			r := cluster(t, entry, newService("web", web, port(80, 8080)), headless, plain, newPod("web-a", web), unaddressed,
+			dual := newService("web", web, port(80, 8080))
+			dual.Spec.ClusterIPs = []string{dual.Spec.ClusterIP, "2001:db8::2"}
+			both := newPod("web-a", web, func(p *corev1.Pod) {
+				p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}, {IP: "2001:db8::1"}}
+			})
+			r := cluster(t, entry, dual, headless, plain, both, unaddressed,
 				newPod("plain-a", tags{"app": "plain"}, withoutSidecar, func(p *corev1.Pod) { p.Status.PodIP = "10.0.0.9" }), newNamespace("foo"))
 			var want []string
 			if tc.plaintext {

@@ -62,8 +62,10 @@ func (res *resolution) destination() destination {
 		}
 		host := Host(service.Name, service.Namespace, res.resolver.clusterDomain())
 		to.hosts[host], to.addresses[host] = true, true
-		if ip := service.Spec.ClusterIP; ip != "" && ip != corev1.ClusterIPNone {
-			to.addresses[ip] = true
+		for _, ip := range append([]string{service.Spec.ClusterIP}, service.Spec.ClusterIPs...) {
+			if ip != "" && ip != corev1.ClusterIPNone {
+				to.addresses[ip] = true
+			}
 		}
 	}
 	for _, pod := range res.pods {
@@ -71,8 +73,10 @@ func (res *resolution) destination() destination {
 			continue
 		}
 		to.pods[pod.Namespace] = append(to.pods[pod.Namespace], pod.Labels)
-		if pod.Status.PodIP != "" {
-			to.addresses[pod.Status.PodIP] = true
+		for _, ip := range append([]corev1.PodIP{{IP: pod.Status.PodIP}}, pod.Status.PodIPs...) {
+			if ip.IP != "" {
+				to.addresses[ip.IP] = true
+			}
 		}
 	}
 	return to
