@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"context"
+	"slices"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +24,7 @@ func (res *resolution) exceptPods(ctx context.Context, policies []*securityv1.Pe
 		}
 	}
 	follows := map[*securityv1.PeerAuthentication]follower{}
+	res.excepted = map[*corev1.Pod]bool{}
 	for i := range res.facts.Pods {
 		pod := res.pods[i]
 		near := spaces[pod.Namespace]
@@ -39,9 +41,24 @@ func (res *resolution) exceptPods(ctx context.Context, policies []*securityv1.Pe
 				return err
 			}
 		}
-		res.facts.Pods[i].Excepted, res.facts.Pods[i].Secured = !follows[decides].follows, follows[decides].secured
+		res.excepted[pod] = !follows[decides].follows
+		res.facts.Pods[i].Excepted, res.facts.Pods[i].Secured = res.excepted[pod], follows[decides].secured
 	}
 	return nil
+}
+
+// concerned are the target's pods but for the excepted ones, as far as these are known yet: what holds a switch is looked for
+// at them alone.
+func (res *resolution) concerned() []*corev1.Pod {
+	if len(res.excepted) == 0 {
+		return res.pods
+	}
+	return slices.DeleteFunc(slices.Clone(res.pods), func(pod *corev1.Pod) bool { return res.excepted[pod] })
+}
+
+// reachable says whether clients use mutual TLS with a pod, and the target's policy decides for it.
+func (res *resolution) reachable(pod *corev1.Pod) bool {
+	return takesMutualTLS(pod) && !res.excepted[pod]
 }
 
 // narrowest is the policy that gives a pod its mode, of those that are narrower than the mesh's; nil if there is none.

@@ -61,7 +61,6 @@ func (res *resolution) resolvePods(ctx context.Context) error {
 			res.facts.Target.Scope = v1alpha1.ScopeGateway
 		}
 	}
-	res.facts.RollingOut = rollingOut(res.pods, res.facts.Target.Scope == v1alpha1.ScopeMesh)
 	return err
 }
 
@@ -353,6 +352,11 @@ func controller(pod *corev1.Pod) (kind, name string) {
 		}
 	}
 	return owner.Kind, owner.Name
+}
+
+func (res *resolution) resolveRollingOut(context.Context) error {
+	res.facts.RollingOut = rollingOut(res.concerned(), res.facts.Target.Scope == v1alpha1.ScopeMesh)
+	return nil
 }
 
 // rollingOut are the workloads that have pods of more than one revision, or a pod that has no address yet. A workload is

@@ -9,6 +9,7 @@ import (
 
 	securityv1beta1 "istio.io/api/security/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -116,7 +117,7 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 	if exists {
 		res.facts.Policy = describePolicy(&own, res.profile)
 	}
-	governed := res.governed()
+	governed := res.governed(res.pods)
 	policies, err := res.findPolicies(ctx, governed)
 	if err != nil || !res.has(PeerAuthenticationKind) {
 		return err
@@ -222,12 +223,12 @@ func (res *resolution) findPolicies(ctx context.Context, governed []subject) ([]
 	return append(policies, mesh...), err
 }
 
-// governed are the pods whose mode is told. Pods outside the mesh are not among them, nor gateways: no policy applies to
+// governed are those of some of the target's pods whose mode is told. Pods outside the mesh are not among them, nor gateways: no policy applies to
 // them, and they are reported apart. Without pods it is a pod with just the labels that the target asks for, or, if the
 // target is lost, those that the profile's own object asks for, since what is in force stays.
-func (res *resolution) governed() []subject {
+func (res *resolution) governed(pods []*corev1.Pod) []subject {
 	var all []subject
-	for _, pod := range res.pods {
+	for _, pod := range pods {
 		switch membership(pod) {
 		case facts.MemberNone, facts.MemberNoInterception:
 		default:

@@ -79,6 +79,8 @@ type resolution struct {
 	gateway *Gateway
 	// pods of the target.
 	pods []*corev1.Pod
+	// excepted are those for which a narrower policy than the mesh's decides.
+	excepted map[*corev1.Pod]bool
 	// everyPod is every pod of the target's namespace or, for the mesh, of the cluster, that is not finished. It is not
 	// needed for other targets.
 	everyPod []*corev1.Pod
@@ -111,6 +113,7 @@ func (r *Resolver) Resolve(ctx context.Context, profile *v1alpha1.ServiceSecurit
 		res.resolveProtocols,
 		res.resolveConflicts,
 		res.resolvePolicies,
+		res.resolveRollingOut,
 		res.resolveWildcard,
 		res.resolveRules,
 		res.resolveForeign,

@@ -228,7 +228,7 @@ func (res *resolution) wideRules(ctx context.Context) error {
 	}
 	domain := res.resolver.clusterDomain()
 	for _, service := range res.services {
-		if !slices.ContainsFunc(res.endpointsOf(service), takesMutualTLS) {
+		if !slices.ContainsFunc(res.endpointsOf(service), res.reachable) {
 			continue
 		}
 		var near []*networkingv1.DestinationRule

@@ -57,7 +57,7 @@ type destination struct {
 func (res *resolution) destination() destination {
 	to := destination{hosts: map[string]bool{}, addresses: map[string]bool{}, pods: map[string][]map[string]string{}}
 	for _, service := range res.services {
-		if !slices.ContainsFunc(res.endpointsOf(service), takesMutualTLS) {
+		if !slices.ContainsFunc(res.endpointsOf(service), res.reachable) {
 			continue
 		}
 		host := Host(service.Name, service.Namespace, res.resolver.clusterDomain())
@@ -69,7 +69,7 @@ func (res *resolution) destination() destination {
 		}
 	}
 	for _, pod := range res.pods {
-		if !takesMutualTLS(pod) {
+		if !res.reachable(pod) {
 			continue
 		}
 		to.pods[pod.Namespace] = append(to.pods[pod.Namespace], pod.Labels)

@@ -69,7 +69,7 @@ func oldest[T interface {
 
 // resolveSidecars finds the Sidecars that terminate TLS of their own on a port that is to be STRICT.
 func (res *resolution) resolveSidecars(ctx context.Context) error {
-	pods := res.governed()
+	pods := res.governed(res.concerned())
 	sidecars, err := configurations(ctx, res, sidecarsBySelector, pods)
 	if err != nil {
 		return err

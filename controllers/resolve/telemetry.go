@@ -272,7 +272,7 @@ func hiding(mesh metricProviders, entries []entry, window time.Duration) []strin
 
 // resolveTelemetry finds the Telemetries that hide what plaintext is told from, and whether it is counted at all.
 func (res *resolution) resolveTelemetry(ctx context.Context) error {
-	pods := res.governed()
+	pods := res.governed(res.concerned())
 	telemetries, err := configurations(ctx, res, telemetryByPlace, pods)
 	if err != nil {
 		return err
