@@ -30,7 +30,7 @@ func mtls(in Input) *v1alpha1.MTLSStatus {
 		EnforcedTime: instant(d.Enforced), NextAttemptTime: instant(d.NextAttempt), Attempts: d.Attempts,
 		Approval: d.Approval, Blockers: blockers(d.Blockers),
 	}
-	out.Rollouts = rollouts(in)
+	out.Rollouts = rollouts(in, before.Rollouts)
 	out.Workloads = workloads(in, out.Stage, out.Rollouts)
 	if !d.Observe {
 		switch {
@@ -70,10 +70,7 @@ func undecided(in Input, before *v1alpha1.MTLSStatus) *v1alpha1.MTLSStatus {
 	}
 	before.Stage, before.Blockers, before.EligibleTime = "", nil, nil
 	for i := range before.Rollouts {
-		one := &before.Rollouts[i]
-		if one.Stage, one.Blockers = "", nil; edited(in) {
-			one.Attempts, one.NextAttemptTime = 0, nil
-		}
+		before.Rollouts[i].Stage, before.Rollouts[i].Blockers = "", nil
 	}
 	return before
 }
@@ -86,13 +83,23 @@ func remembered(in Input) *v1alpha1.MTLSStatus {
 	if in.Profile.Status.MTLS != nil {
 		before = in.Profile.Status.MTLS.DeepCopy()
 	}
-	if edited(in) {
-		before.Attempts, before.NextAttemptTime = 0, nil
-		if before.Stage == v1alpha1.StageRolledBack {
-			before.Stage = ""
-		}
+	if !edited(in) {
+		return before
+	}
+	before.Attempts, before.NextAttemptTime, before.Stage = 0, nil, resumable(before.Stage)
+	for i := range before.Rollouts {
+		one := &before.Rollouts[i]
+		one.Attempts, one.NextAttemptTime, one.Stage = 0, nil, resumable(one.Stage)
 	}
 	return before
+}
+
+// resumable is a stage as it stands once the spec was edited, which ends what a rollback began.
+func resumable(stage v1alpha1.Stage) v1alpha1.Stage {
+	if stage == v1alpha1.StageRolledBack {
+		return ""
+	}
+	return stage
 }
 
 // written says whether the server's side is as it was decided.

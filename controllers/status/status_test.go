@@ -447,6 +447,52 @@ func TestEvidence(t *testing.T) {
 	}
 }
 
+// TestAbsentMember: the rollout of a workload without pods stays as long as its object does, and attempts are those of one spec
+// there, too.
+func TestAbsentMember(t *testing.T) {
+	at := &metav1.Time{Time: start}
+	tests := map[string]struct {
+		before, edited v1alpha1.WorkloadRollout
+	}{
+		"rolled back for good": {
+			v1alpha1.WorkloadRollout{Stage: v1alpha1.StageRolledBack, InheritedMode: v1alpha1.ModePermissive, LastPlaintextTime: at, Attempts: 3},
+			v1alpha1.WorkloadRollout{InheritedMode: v1alpha1.ModePermissive, LastPlaintextTime: at},
+		},
+		"rolled back for a while": {
+			v1alpha1.WorkloadRollout{Stage: v1alpha1.StageRolledBack, InheritedMode: v1alpha1.ModePermissive, Attempts: 1, NextAttemptTime: at},
+			v1alpha1.WorkloadRollout{InheritedMode: v1alpha1.ModePermissive},
+		},
+		"enforced at the second attempt": {
+			v1alpha1.WorkloadRollout{Stage: v1alpha1.StageEnforced, InheritedMode: v1alpha1.ModePermissive, EnforcedTime: at, Attempts: 1},
+			v1alpha1.WorkloadRollout{Stage: v1alpha1.StageEnforced, InheritedMode: v1alpha1.ModePermissive, EnforcedTime: at},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			in := observing()
+			in.Members = []status.Member{{Member: rollout.Member{Name: "b", Decision: in.Decision}, Input: observing()}}
+			in.Applied.Resources = []v1alpha1.ResourceRef{{Kind: apply.PeerAuthentication, Name: facts.MemberName("httpbin", "a")}}
+			before := tc.before
+			before.Name, tc.edited.Name = "a", "a"
+			tc.before = before
+			before.Evidence = &v1alpha1.Evidence{Proxies: "p"}
+			in.Profile.Status.MTLS.Rollouts = []v1alpha1.WorkloadRollout{before}
+			absent := func() []v1alpha1.WorkloadRollout { return status.Compute(in).MTLS.Rollouts[1:] }
+			if diff := cmp.Diff([]v1alpha1.WorkloadRollout{tc.before}, absent()); diff != "" {
+				t.Errorf("with the same spec (-want +got):\n%s", diff)
+			}
+			in.Profile.Generation++
+			if diff := cmp.Diff([]v1alpha1.WorkloadRollout{tc.edited}, absent()); diff != "" {
+				t.Errorf("with another spec (-want +got):\n%s", diff)
+			}
+			in.Applied.Resources = nil
+			if gone := absent(); len(gone) > 0 {
+				t.Errorf("without its object there is %v", gone)
+			}
+		})
+	}
+}
+
 // TestConnectionsOfMembers: what a whole namespace has to remember of connections has a bound, and what is told in full goes first.
 func TestConnectionsOfMembers(t *testing.T) {
 	in := observing()

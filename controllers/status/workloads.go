@@ -16,8 +16,8 @@ type Member struct {
 	Input Input
 }
 
-// rollouts are those of the single workloads. One that somebody keeps an exception has none.
-func rollouts(in Input) []v1alpha1.WorkloadRollout {
+// rollouts are those of the single workloads, given how they stood. One that somebody keeps an exception has none.
+func rollouts(in Input, before []v1alpha1.WorkloadRollout) []v1alpha1.WorkloadRollout {
 	var all []v1alpha1.WorkloadRollout
 	for _, m := range in.Members {
 		switch {
@@ -41,7 +41,7 @@ func rollouts(in Input) []v1alpha1.WorkloadRollout {
 		})
 	}
 	bound(all)
-	return append(all, absent(in, all)...)
+	return append(all, absent(in, before, all)...)
 }
 
 // maxConnections is how many pods with plaintext connections a whole namespace's status has room for: etcd takes 1.5 MiB.
@@ -64,8 +64,8 @@ func bound(rollouts []v1alpha1.WorkloadRollout) {
 }
 
 // absent are the rollouts of workloads that have no pods now, and whose objects stay: what was counted of them is not lost.
-func absent(in Input, present []v1alpha1.WorkloadRollout) []v1alpha1.WorkloadRollout {
-	if in.Profile.Status.MTLS == nil || len(in.Members) == 0 {
+func absent(in Input, before, present []v1alpha1.WorkloadRollout) []v1alpha1.WorkloadRollout {
+	if len(in.Members) == 0 {
 		return nil
 	}
 	told := map[string]bool{}
@@ -73,7 +73,7 @@ func absent(in Input, present []v1alpha1.WorkloadRollout) []v1alpha1.WorkloadRol
 		told[one.Name] = true
 	}
 	var all []v1alpha1.WorkloadRollout
-	for _, one := range in.Profile.Status.MTLS.Rollouts {
+	for _, one := range before {
 		if !told[one.Name] && len(present)+len(all) < v1alpha1.MaxRollouts && in.Applied.Holds(apply.PeerAuthentication, facts.MemberName(in.Profile.Name, one.Name)) {
 			one.Evidence = nil // it is that of processes which are no more
 			all = append(all, one)
