@@ -31,6 +31,8 @@ func (p *run) announce(before, after v1alpha1.ServiceSecurityProfileStatus) {
 	var told []notice
 	if stage, was := stageOf(after), stageOf(before); stage != was && !resumed(before, after) {
 		told = append(told, stageEvent(was, stage, after))
+	}
+	for _, stage := range transitions(before, after) {
 		countTransition(stage)
 	}
 	told = append(told, p.rolloutEvents(before, after)...)
@@ -88,8 +90,25 @@ func stageEvent(was, stage v1alpha1.Stage, after v1alpha1.ServiceSecurityProfile
 	return e
 }
 
-// rolloutEvents tell that single workloads of a namespace went to another stage.
-func (p *run) rolloutEvents(before, after v1alpha1.ServiceSecurityProfileStatus) []notice {
+// transitions are the stages that rollouts came to: those of a namespace's workloads, and that of the profile itself unless
+// it is the stage of one of them.
+func transitions(before, after v1alpha1.ServiceSecurityProfileStatus) []v1alpha1.Stage {
+	var stages []v1alpha1.Stage
+	for _, r := range moved(before, after) {
+		stages = append(stages, r.Stage)
+	}
+	stage := stageOf(after)
+	if stage == "" || stage == stageOf(before) || resumed(before, after) {
+		return stages
+	}
+	if slices.ContainsFunc(after.MTLS.Rollouts, func(r v1alpha1.WorkloadRollout) bool { return r.Stage == stage }) {
+		return stages
+	}
+	return append(stages, stage)
+}
+
+// moved are the rollouts of single workloads of a namespace that came to another stage.
+func moved(before, after v1alpha1.ServiceSecurityProfileStatus) []v1alpha1.WorkloadRollout {
 	if after.MTLS == nil {
 		return nil
 	}
@@ -99,14 +118,17 @@ func (p *run) rolloutEvents(before, after v1alpha1.ServiceSecurityProfileStatus)
 			was[r.Name] = r.Stage
 		}
 	}
+	return slices.DeleteFunc(slices.Clone(after.MTLS.Rollouts), func(r v1alpha1.WorkloadRollout) bool {
+		renamed := r.Stage == v1alpha1.StageRolledBack && was[r.Name] == "" // it had another name then
+		return r.Stage == "" || r.Stage == was[r.Name] || renamed
+	})
+}
+
+// rolloutEvents tell that single workloads of a namespace went to another stage.
+func (p *run) rolloutEvents(before, after v1alpha1.ServiceSecurityProfileStatus) []notice {
 	var told []notice
-	for _, r := range after.MTLS.Rollouts {
-		if r.Stage == was[r.Name] || r.Stage == "" || len(told) == maxRolloutEvents {
-			continue
-		}
-		if r.Stage == v1alpha1.StageRolledBack && was[r.Name] == "" {
-			continue // it had another name then
-		}
+	all := moved(before, after)
+	for _, r := range all[:min(len(all), maxRolloutEvents)] {
 		own := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: p.profile.Namespace, Name: facts.MemberName(p.profile.Name, r.Name)}}
 		own.SetGroupVersionKind(resolve.PeerAuthenticationKind)
 		e := notice{
@@ -117,7 +139,6 @@ func (p *run) rolloutEvents(before, after v1alpha1.ServiceSecurityProfileStatus)
 			e.kind = corev1.EventTypeWarning
 		}
 		told = append(told, e)
-		countTransition(r.Stage)
 	}
 	return told
 }
