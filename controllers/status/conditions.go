@@ -361,11 +361,12 @@ func (r report) token() string {
 	return r.mtls.Approval.Token
 }
 
-// rolledBack explains a rollback. The callers that failed are known only when it happens, so what was said then stays.
+// rolledBack explains a rollback. The callers that failed are known only when it happens, so what was said then stays as long
+// as it is about the same workloads.
 func rolledBack(r report) string {
 	d := r.Decision
 	before := meta.FindStatusCondition(r.Profile.Status.Conditions, v1alpha1.ConditionMutualTLSEnforced)
-	if len(d.FailedCallers) == 0 && before != nil && before.Reason == string(v1alpha1.StageRolledBack) && before.ObservedGeneration == r.Profile.Generation {
+	if len(d.FailedCallers) == 0 && before != nil && before.Reason == string(v1alpha1.StageRolledBack) && before.ObservedGeneration == r.Profile.Generation && sameRollbacks(r) {
 		return before.Message
 	}
 	next := "The next attempt starts at status.mtls.nextAttemptTime."
@@ -375,7 +376,33 @@ func rolledBack(r report) string {
 	case r.Spec.Suspend:
 		next = "Nothing is tried again while rollout.suspend is true."
 	}
-	return sentences("Verification failed, and what was in force before is in force again.", failedCallers(r), next)
+	who := ""
+	if len(r.Members) > 0 {
+		who = d.Waiting
+	}
+	return sentences("Verification failed, and what was in force before is in force again.", failedCallers(r), who, next)
+}
+
+// sameRollbacks says that the same workloads of a namespace are rolled back as status has it, and that one of them is tried again
+// if one was to be.
+func sameRollbacks(r report) bool {
+	was := r.Profile.Status.MTLS
+	if was == nil {
+		return true
+	}
+	return slices.Equal(rolledBackOf(was.Rollouts), rolledBackOf(r.mtls.Rollouts)) && (was.NextAttemptTime == nil) == (r.mtls.NextAttemptTime == nil)
+}
+
+// rolledBackOf are the names of the workloads that are rolled back, in order.
+func rolledBackOf(rollouts []v1alpha1.WorkloadRollout) []string {
+	var all []string
+	for _, one := range rollouts {
+		if one.Stage == v1alpha1.StageRolledBack {
+			all = append(all, one.Name)
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 func failedCallers(r report) string {

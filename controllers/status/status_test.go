@@ -493,6 +493,43 @@ func TestAbsentMember(t *testing.T) {
 	}
 }
 
+// TestRollbacksOfMembers: what is said of a namespace's rollbacks is about those that there are. The callers that failed are named
+// as long as the same workloads are rolled back.
+func TestRollbacksOfMembers(t *testing.T) {
+	const verifying, enforced, rolledBack = v1alpha1.StageVerifying, v1alpha1.StageEnforced, v1alpha1.StageRolledBack
+	in := observing()
+	in.Facts.Target.Scope = v1alpha1.ScopeNamespace
+	next := start.Add(time.Hour)
+	step := func(a, b v1alpha1.Stage, d rollout.Decision) string {
+		d.Form, d.Stage = facts.Form{Mode: v1alpha1.ModePermissive}, rolledBack
+		in.Decision, in.Members = d, nil
+		for name, stage := range map[string]v1alpha1.Stage{"a": a, "b": b} {
+			member := observing()
+			member.Decision.Stage = stage
+			in.Members = append(in.Members, status.Member{Member: rollout.Member{Name: name, Decision: member.Decision}, Input: member})
+		}
+		in.Profile.Status = status.Compute(in)
+		return meta.FindStatusCondition(in.Profile.Status.Conditions, v1alpha1.ConditionMutualTLSEnforced).Message
+	}
+	const failed = "Verification failed, and what was in force before is in force again. "
+	both := failed + "Callers that failed: y (of workload b). Workloads that are not there yet: a, b. The next attempt starts at status.mtls.nextAttemptTime."
+	for _, s := range []struct {
+		a, b v1alpha1.Stage
+		d    rollout.Decision
+		want string
+	}{
+		{rolledBack, verifying, rollout.Decision{FailedCallers: []string{"x (of workload a)"}, Waiting: "Workloads that are not there yet: a."}, failed + "Callers that failed: x (of workload a). Workloads that are not there yet: a. Nothing is tried again until the spec changes."},
+		{rolledBack, rolledBack, rollout.Decision{FailedCallers: []string{"y (of workload b)"}, NextAttempt: next, Waiting: "Workloads that are not there yet: a, b."}, both},
+		{rolledBack, rolledBack, rollout.Decision{NextAttempt: next, Waiting: "Workloads that are not there yet: a, b."}, both},
+		{rolledBack, rolledBack, rollout.Decision{Waiting: "Workloads that are not there yet: a, b."}, failed + "Workloads that are not there yet: a, b. Nothing is tried again until the spec changes."},
+		{rolledBack, enforced, rollout.Decision{Waiting: "Workloads that are not there yet: a."}, failed + "Workloads that are not there yet: a. Nothing is tried again until the spec changes."},
+	} {
+		if diff := cmp.Diff(s.want, step(s.a, s.b, s.d)); diff != "" {
+			t.Errorf("a is %s, b is %s (-want +got):\n%s", s.a, s.b, diff)
+		}
+	}
+}
+
 // TestConnectionsOfMembers: what a whole namespace has to remember of connections has a bound, and what is told in full goes first.
 func TestConnectionsOfMembers(t *testing.T) {
 	in := observing()
