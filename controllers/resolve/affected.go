@@ -22,7 +22,8 @@ import (
 
 // Affected returns the profiles whose facts an object may have a part in, ordered by namespace and name. For a change it
 // is asked of the object before and after it; a profile's own events concern here only the profiles it is in conflict
-// with. What it looks at is what the object touches, by the cache's indexes.
+// with, and that of the whole namespace that it is an exception of. What it looks at is what the object touches, by the
+// cache's indexes.
 func (r *Resolver) Affected(ctx context.Context, obj client.Object) []types.NamespacedName {
 	a := &affected{source: r.source(), resolver: r, keys: map[types.NamespacedName]bool{}}
 	if err := a.by(ctx, obj); err != nil {
@@ -469,8 +470,14 @@ func overlapping(a, b string) bool {
 	return strings.HasSuffix(a, b) || strings.HasSuffix(b, a)
 }
 
-// byProfile adds the profiles that a profile is in conflict with.
+// byProfile adds the profiles that a profile is in conflict with, and that of the whole namespace, which leaves the workload
+// to a profile of its own although no policy of that may ever be there.
 func (a *affected) byProfile(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) error {
+	if profile.Spec.MTLS != nil && !wide(profile.Spec.Target.Kind) {
+		if err := a.byKey(ctx, profilesByTarget, profile.Namespace, wholeNamespace); err != nil {
+			return err
+		}
+	}
 	selector := workloadSelector(profile.Spec.Target)
 	switch profile.Spec.Target.Kind {
 	case v1alpha1.TargetService:

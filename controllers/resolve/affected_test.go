@@ -177,6 +177,10 @@ func TestAffectedOfEveryScope(t *testing.T) {
 		"access of the mesh":                    {newAccess(root, "a", placed{}, allow), "bar/only foo/web istio-system/ingress"},
 		"access of a profile's name, denied":    {newAccess("foo", "space-deny", placed{gateways: []string{"x"}}, deny), "foo/space"},
 		"access of a profile's name, no tokens": {newAccess("foo", "space-token", placed{gateways: []string{"x"}}, deny), "foo/space"},
+		"profile of a workload":                 {newProfile("new", 9, toWorkload(tags{"app": "x"}), strict), "foo/space"},
+		"profile of a workload without mtls":    {edited(newProfile("new", 9, toWorkload(tags{"app": "x"}), strict), withoutMTLS, sections(false, false, true)), ""},
+		"profile of a Gateway":                  {edited(newProfile("new", 9, toGatewayAPI("x"), strict), withoutMTLS, sections(false, false, true)), ""},
+		"profile of a namespace":                {in("bar", newProfile("space", 1, toNamespace, strict)), ""},
 		"access that a profile owns, and those that wait for it": {owned(newAccess("foo", "a", placed{gateways: []string{"x"}}, deny), winner), "foo/entry foo/rival"},
 	} {
 		t.Run(name, func(t *testing.T) {
