@@ -318,6 +318,8 @@ type Pod struct {
 	Gateway bool
 	// ExcludedPorts are inbound ports that bypass the proxy, as the annotation or its absence says it.
 	ExcludedPorts []string
+	// ExcludedStrict are those of them that are to be STRICT.
+	ExcludedStrict []string
 	// UnrewrittenProbes are container names whose HTTP, TCP or gRPC probes, or HTTP hooks, reach a port that is to be STRICT
 	// through the proxy in plaintext.
 	UnrewrittenProbes []string

@@ -32,7 +32,9 @@ func (res *resolution) resolveHosts(ctx context.Context) error {
 	}
 	strict := strictPorts(res.profile)
 	for _, pod := range res.pods {
-		described := describePod(pod, served[client.ObjectKeyFromObject(pod)])
+		ports := served[client.ObjectKeyFromObject(pod)]
+		described := describePod(pod, ports)
+		described.ExcludedStrict = excludedPorts(pod, ports, strict)
 		described.UnrewrittenProbes = unrewrittenProbes(pod, strict)
 		res.facts.Pods = append(res.facts.Pods, described)
 	}

@@ -90,7 +90,7 @@ func describePod(pod *corev1.Pod, served []int32) facts.Pod {
 		Terminating:   !pod.DeletionTimestamp.IsZero(),
 		Membership:    membership(pod),
 		Gateway:       isGateway(pod),
-		ExcludedPorts: excludedPorts(pod, served),
+		ExcludedPorts: excludedPorts(pod, served, anyPort),
 		StatsEviction: statsEviction(pod),
 	}
 }
@@ -186,9 +186,9 @@ var istioPorts = map[int32]bool{
 	15000: true, 15001: true, 15004: true, 15006: true, 15008: true, 15020: true, 15021: true, 15053: true, 15090: true,
 }
 
-// excludedPorts are the workload ports whose inbound traffic bypasses the proxy. A list of ports to include other than
+// excludedPorts are the workload ports whose inbound traffic bypasses the proxy, of those that are asked for. A list of ports to include other than
 // "*" excludes all others, and only "*" leaves a meaning to the list of ports to exclude (istio-iptables).
-func excludedPorts(pod *corev1.Pod, served []int32) []string {
+func excludedPorts(pod *corev1.Pod, served []int32, asked func(int32) bool) []string {
 	if sidecar(pod) == nil || isGateway(pod) {
 		return nil
 	}
@@ -198,15 +198,18 @@ func excludedPorts(pod *corev1.Pod, served []int32) []string {
 	ports := slices.Concat(containerPorts(pod), served)
 	slices.Sort(ports)
 	for _, port := range slices.Compact(ports) {
-		if !proxys(port) && bypasses(port) {
+		if asked(port) && !proxys(port) && bypasses(port) {
 			bypassing = append(bypassing, strconv.Itoa(int(port)))
 		}
 	}
-	if include == "" && len(bypassing) == 0 {
+	if include == "" && len(bypassing) == 0 && asked(0) {
 		return []string{allPorts}
 	}
 	return bypassing
 }
+
+// anyPort asks for all ports; 0 stands for those that nobody declares.
+func anyPort(int32) bool { return true }
 
 // bypass is which ports the pod includes, and which ones are not redirected to the proxy.
 func bypass(pod *corev1.Pod) (include string, bypasses func(int32) bool) {

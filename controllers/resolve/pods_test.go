@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/servicesecurity/operator/api/v1alpha1"
 	"github.com/servicesecurity/operator/controllers/facts"
 )
 
@@ -131,9 +132,39 @@ func TestExcludedPorts(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := newPod("p", nil, tc.edits...)
-			diff(t, "excluded ports", tc.want, excludedPorts(pod, tc.served))
+			diff(t, "excluded ports", tc.want, excludedPorts(pod, tc.served, anyPort))
 			trimmed, _ := TrimPod(pod)
-			diff(t, "excluded ports of the trimmed pod", tc.want, excludedPorts(trimmed.(*corev1.Pod), tc.served))
+			diff(t, "excluded ports of the trimmed pod", tc.want, excludedPorts(trimmed.(*corev1.Pod), tc.served, anyPort))
+		})
+	}
+}
+
+// TestExcludedStrict: a port that is excepted may bypass the proxy, since nothing is asked of it.
+func TestExcludedStrict(t *testing.T) {
+	web := tags{"app": "web"}
+	on := func(port int32, mode v1alpha1.Mode) v1alpha1.PortMTLS {
+		return v1alpha1.PortMTLS{Port: port, Mode: mode}
+	}
+	for name, tc := range map[string]struct {
+		profile *v1alpha1.ServiceSecurityProfile
+		edits   []func(*corev1.Pod)
+		want    []string
+	}{
+		"nothing excepted":          {newProfile("p", 0, toService("web"), strict), []func(*corev1.Pod){annotate(annotationExclude, "8080,9102")}, []string{"8080", "9102"}},
+		"excepted":                  {newProfile("p", 0, toService("web"), strict, on(9102, permissive)), []func(*corev1.Pod){annotate(annotationExclude, "9102")}, nil},
+		"another one is excepted":   {newProfile("p", 0, toService("web"), strict, on(9102, disabled)), []func(*corev1.Pod){annotate(annotationExclude, "8080,9102")}, []string{"8080"}},
+		"the one that is STRICT":    {newProfile("p", 0, toService("web"), permissive, on(8080, strict)), []func(*corev1.Pod){annotate(annotationExclude, "8080,9102")}, []string{"8080"}},
+		"none is STRICT":            {newProfile("p", 0, toService("web"), permissive), []func(*corev1.Pod){annotate(annotationInclude, "")}, nil},
+		"all, of which some are":    {newProfile("p", 0, toService("web"), strict, on(9102, permissive)), []func(*corev1.Pod){annotate(annotationInclude, "")}, []string{"8080"}},
+		"all, and those are others": {newProfile("p", 0, toService("web"), strict, on(8080, permissive), on(9102, permissive)), []func(*corev1.Pod){annotate(annotationInclude, "")}, []string{"*"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := newPod("web-a", web, tc.edits...)
+			got := mustResolve(t, cluster(t, newService("web", web, port(80, 8080), port(9102, 9102)), pod), tc.profile).Pods
+			if len(got) != 1 {
+				t.Fatalf("%d pods", len(got))
+			}
+			diff(t, "excluded ports that are to be STRICT", tc.want, got[0].ExcludedStrict)
 		})
 	}
 }

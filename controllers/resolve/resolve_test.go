@@ -38,7 +38,7 @@ func TestResolveService(t *testing.T) {
 		}
 	}
 	a, b, c := pod("web-a", true), pod("web-b", false), pod("web-c", true)
-	a.ExcludedPorts = []string{"8080"}
+	a.ExcludedPorts, a.ExcludedStrict = []string{"8080"}, []string{"8080"}
 	c.Membership, c.Restarts = facts.MemberNone, 0
 	want := facts.Facts{
 		Mesh:   facts.Mesh{PeerAuthentications: true, DestinationRules: true, RequestAuthentications: true, AuthorizationPolicies: true, RootNamespace: "istio-system", TrustDomain: "td", AutoMTLS: true},

@@ -135,8 +135,8 @@ func portsGate(in Input) []v1alpha1.Blocker {
 	var blockers []v1alpha1.Blocker
 	var excluded, probes []string
 	for _, pod := range in.Facts.Pods {
-		if len(pod.ExcludedPorts) > 0 {
-			excluded = append(excluded, fmt.Sprintf("%s (%s)", pod.Name, names(pod.ExcludedPorts)))
+		if len(pod.ExcludedStrict) > 0 {
+			excluded = append(excluded, fmt.Sprintf("%s (%s)", pod.Name, names(pod.ExcludedStrict)))
 		}
 		for _, container := range pod.UnrewrittenProbes {
 			probes = append(probes, pod.Name+"/"+container)

@@ -36,7 +36,7 @@ var closed = map[string]struct {
 	"interception NONE":    {member(facts.MemberNoInterception), v1alpha1.BlockerPodsNotInMesh, []string{"httpbin-2", "REDIRECT"}},
 	"a WorkloadEntry":      {func(in *rollout.Input) { in.Facts.WorkloadEntries = []string{"foo/vm"} }, v1alpha1.BlockerWorkloadEntry, []string{"foo/vm"}},
 	"a remote cluster":     {func(in *rollout.Input) { in.Facts.RemoteClusters = []string{"east"} }, v1alpha1.BlockerRemoteCluster, []string{"east"}},
-	"an excluded port":     {func(in *rollout.Input) { in.Facts.Pods[0].ExcludedPorts = []string{"9090"} }, v1alpha1.BlockerPortsExcluded, []string{"httpbin-1 (9090)", "excludeInboundPorts"}},
+	"an excluded port":     {func(in *rollout.Input) { in.Facts.Pods[0].ExcludedStrict = []string{"9090"} }, v1alpha1.BlockerPortsExcluded, []string{"httpbin-1 (9090)", "excludeInboundPorts"}},
 	"an unrewritten probe": {func(in *rollout.Input) { in.Facts.Pods[0].UnrewrittenProbes = []string{"app"} }, v1alpha1.BlockerUnrewrittenProbes, []string{"httpbin-1/app", "rewriteAppHTTPProbers"}},
 	"a Sidecar with tls":   {func(in *rollout.Input) { in.Facts.SidecarIngress = []string{"foo/in"} }, v1alpha1.BlockerSidecarIngressTLS, []string{"foo/in"}},
 	"a client's rule": {func(in *rollout.Input) {
@@ -91,7 +91,7 @@ func TestEveryGate(t *testing.T) {
 	for i, m := range []facts.Membership{facts.MemberSidecar, facts.MemberNone, facts.MemberAmbient, facts.MemberProxyless, facts.MemberTLSDisabled, facts.MemberNoInterception} {
 		for j := range 9 {
 			pod := sidecar(fmt.Sprintf("%d-%d-%s", i, j, long))
-			pod.Membership, pod.ExcludedPorts, pod.UnrewrittenProbes = m, slices.Repeat([]string{long}, 9), []string{long}
+			pod.Membership, pod.ExcludedStrict, pod.UnrewrittenProbes = m, slices.Repeat([]string{long}, 9), []string{long}
 			in.Facts.Pods = append(in.Facts.Pods, pod)
 		}
 	}

@@ -15,7 +15,7 @@ func TestStretchIsObservedInFull(t *testing.T) {
 	outsider := sidecar("httpbin-2")
 	outsider.Membership = facts.MemberNone
 	excluded := sidecar("httpbin-1")
-	excluded.ExcludedPorts = []string{"9443"}
+	excluded.ExcludedStrict = []string{"9443"}
 	for name, hide := range map[string]func(*facts.Facts){
 		"a pod without a sidecar":              func(f *facts.Facts) { f.Pods = append(f.Pods, outsider) },
 		"a port that bypasses the proxy":       func(f *facts.Facts) { f.Pods = []facts.Pod{excluded} },
