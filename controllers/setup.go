@@ -234,7 +234,7 @@ func wantedKinds() []istioKind {
 		{kind: resolve.GatewayKind, object: &resolve.Gateway{}, index: resolve.IndexGateways, needed: resolve.TargetsGateways},
 		{kind: resolve.WorkloadEntryKind, object: &networkingv1.WorkloadEntry{}, index: resolve.IndexWorkloadEntries, needed: resolve.RollsOut},
 		{kind: resolve.ServiceEntryKind, object: &networkingv1.ServiceEntry{}, index: resolve.IndexServiceEntries, needed: resolve.RollsOut},
-		{kind: resolve.SidecarKind, object: &networkingv1.Sidecar{}, index: resolve.IndexSidecars, needed: resolve.RollsOut},
+		{kind: resolve.SidecarKind, object: &networkingv1.Sidecar{}, index: resolve.IndexSidecars, needed: resolve.NeedsSidecars},
 		{kind: resolve.TelemetryKind, object: &telemetryv1.Telemetry{}, index: resolve.IndexTelemetries, needed: resolve.RollsOut},
 		{kind: resolve.CronJobKind, object: &batchv1.CronJob{}, index: resolve.IndexCronJobs, needed: resolve.RollsOut, passing: some},
 		{kind: resolve.DeploymentKind, object: &appsv1.Deployment{}, index: resolve.IndexController, needed: resolve.RollsOut, passing: some},

@@ -48,8 +48,8 @@ type affected struct {
 	*source
 	resolver *Resolver
 	keys     map[types.NamespacedName]bool
-	// rolling says that only rollouts on their way are affected.
-	rolling bool
+	// only says which profiles are affected, of those that are found; all of them if it is nil.
+	only func(*v1alpha1.ServiceSecurityProfile) bool
 }
 
 func (a *affected) by(ctx context.Context, obj client.Object) error {
@@ -98,7 +98,7 @@ func (a *affected) byIstio(ctx context.Context, obj client.Object) error {
 // byRolloutFact adds the rollouts on their way that an object may hold. The others do not look at it, and a rollout looks
 // again at every observation interval whatever happens, so it is no loss that pods are not looked up by their addresses.
 func (a *affected) byRolloutFact(ctx context.Context, obj client.Object) error {
-	a.rolling = true
+	a.only = underWay
 	switch obj := obj.(type) {
 	case *networkingv1.WorkloadEntry:
 		if err := a.wide(ctx, obj.Namespace); err != nil {
@@ -108,12 +108,16 @@ func (a *affected) byRolloutFact(ctx context.Context, obj client.Object) error {
 	case *networkingv1.ServiceEntry:
 		return a.byEntry(ctx, obj)
 	case *networkingv1.Sidecar:
-		return a.byConfiguration(ctx, obj.Namespace, obj.Spec.GetWorkloadSelector().GetLabels())
+		// What it makes ports speak is for policies about requests, too.
+		a.only = func(profile *v1alpha1.ServiceSecurityProfile) bool {
+			return underWay(profile) || readsRequests(profile)
+		}
+		return a.byConfiguration(ctx, obj.Namespace, obj.Spec.GetWorkloadSelector().GetLabels(), slices.Concat([]string{rolling}, readingRequests)...)
 	case *telemetryv1.Telemetry:
 		if len(references(&obj.Spec)) > 0 {
 			return nil
 		}
-		return a.byConfiguration(ctx, obj.Namespace, obj.Spec.GetSelector().GetMatchLabels())
+		return a.byConfiguration(ctx, obj.Namespace, obj.Spec.GetSelector().GetMatchLabels(), rolling)
 	case *batchv1.CronJob:
 		return a.byJob(ctx, obj)
 	case *appsv1.Deployment, *appsv1.StatefulSet, *appsv1.DaemonSet:
@@ -125,8 +129,9 @@ func (a *affected) byRolloutFact(ctx context.Context, obj client.Object) error {
 	}
 }
 
-// byConfiguration adds the profiles of pods whose proxies an object with this selector configures.
-func (a *affected) byConfiguration(ctx context.Context, namespace string, selector map[string]string) error {
+// byConfiguration adds the profiles of pods whose proxies an object with this selector configures: without one, those that have
+// one of the keys.
+func (a *affected) byConfiguration(ctx context.Context, namespace string, selector map[string]string, keys ...string) error {
 	if len(selector) > 0 {
 		return a.bySelector(ctx, namespace, selector)
 	}
@@ -135,12 +140,12 @@ func (a *affected) byConfiguration(ctx context.Context, namespace string, select
 		return err
 	}
 	if root {
-		return a.byKey(ctx, profilesByTarget, "", rolling)
+		return a.byKey(ctx, profilesByTarget, "", keys...)
 	}
 	if err := a.byKey(ctx, profilesByTarget, "", wholeMesh); err != nil {
 		return err
 	}
-	return a.byKey(ctx, profilesByTarget, namespace, rolling)
+	return a.byKey(ctx, profilesByTarget, namespace, keys...)
 }
 
 // byEntry adds the profiles that a ServiceEntry leads to by name or by selector.
@@ -181,7 +186,7 @@ func (a *affected) byJob(ctx context.Context, job *batchv1.CronJob) error {
 
 func (a *affected) add(profiles ...*v1alpha1.ServiceSecurityProfile) {
 	for _, profile := range profiles {
-		if a.rolling && !underWay(profile) {
+		if a.only != nil && !a.only(profile) {
 			continue
 		}
 		a.keys[client.ObjectKeyFromObject(profile)] = true
@@ -202,9 +207,9 @@ func (a *affected) all(ctx context.Context, namespace string) error {
 	return nil
 }
 
-// byKey adds the profiles of a namespace, or of all if it is empty, that have the key.
-func (a *affected) byKey(ctx context.Context, ix index[*v1alpha1.ServiceSecurityProfile], namespace, key string) error {
-	profiles, err := find(ctx, a.source, ix, namespace, key)
+// byKey adds the profiles of a namespace, or of all if it is empty, that have one of the keys.
+func (a *affected) byKey(ctx context.Context, ix index[*v1alpha1.ServiceSecurityProfile], namespace string, keys ...string) error {
+	profiles, err := find(ctx, a.source, ix, namespace, keys...)
 	a.add(profiles...)
 	return err
 }

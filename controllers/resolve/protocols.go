@@ -77,6 +77,18 @@ func (d declarations) declare(port int32, protocol facts.Protocol) {
 	d[port] = protocol
 }
 
+// over is what a port speaks, given what its Service says: where there are listeners, they alone count, and a port without one
+// is sniffed.
+func (d declarations) over(port int32, service facts.Protocol) facts.Protocol {
+	if len(d) == 0 {
+		return service
+	}
+	if protocol, ok := d[port]; ok {
+		return protocol
+	}
+	return facts.ProtocolUndeclared
+}
+
 // ports are the workload ports by number.
 func (d declarations) ports() []facts.WorkloadPort {
 	var ports []facts.WorkloadPort
@@ -88,7 +100,7 @@ func (d declarations) ports() []facts.WorkloadPort {
 
 // resolveProtocols tells what the target's ports speak. On a gateway's own ports a policy sees requests even where a port
 // is named https, so there is nothing to say of them but for what a Gateway's listeners pass through.
-func (res *resolution) resolveProtocols(context.Context) error {
+func (res *resolution) resolveProtocols(ctx context.Context) error {
 	switch {
 	case res.gateway != nil:
 		res.facts.Ports = listenerPorts(res.gateway)
@@ -104,9 +116,19 @@ func (res *resolution) resolveProtocols(context.Context) error {
 			mapped[client.ObjectKeyFromObject(pod)] = map[int32]bool{}
 		}
 	}
+	listeners, err := res.ingress(ctx)
+	if err != nil {
+		return err
+	}
+	for pod, ports := range listeners {
+		for port, protocol := range ports {
+			declared.declare(port, protocol)
+			mapped[pod][port] = true
+		}
+	}
 	expected := declarations{}
 	for _, service := range res.services {
-		res.declareService(declared, expected, mapped, service)
+		res.declareService(declared, expected, mapped, listeners, service)
 	}
 	for port, protocol := range expected {
 		if _, known := declared[port]; !known {
@@ -154,8 +176,9 @@ func (res *resolution) declareGateways(declared declarations) {
 }
 
 // declareService notes what a Service declares of the target's pods, and which of their ports it maps. One that has no
-// pods says only what is to be expected; one that has none of the target's does not concern it.
-func (res *resolution) declareService(declared, expected declarations, mapped map[client.ObjectKey]map[int32]bool, service *corev1.Service) {
+// pods says only what is to be expected; one that has none of the target's does not concern it. Where a pod has listeners of its
+// own, these count.
+func (res *resolution) declareService(declared, expected declarations, mapped map[client.ObjectKey]map[int32]bool, listeners map[client.ObjectKey]declarations, service *corev1.Service) {
 	if len(serviceSelector(service)) == 0 {
 		return
 	}
@@ -171,12 +194,13 @@ func (res *resolution) declareService(declared, expected declarations, mapped ma
 			}
 		}
 		for _, pod := range endpoints {
-			ports, ours := mapped[client.ObjectKeyFromObject(pod)]
+			key := client.ObjectKeyFromObject(pod)
+			ports, ours := mapped[key]
 			if !ours {
 				continue
 			}
 			for _, target := range targetsOf(port, []*corev1.Pod{pod}) {
-				declared.declare(target, protocol)
+				declared.declare(target, listeners[key].over(target, protocol))
 				ports[target] = true
 			}
 		}

@@ -3,6 +3,7 @@ package resolve
 import (
 	"testing"
 
+	networkingv1alpha3 "istio.io/api/networking/v1alpha3"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -83,6 +84,11 @@ func listening(ports ...int32) func(*corev1.Pod) {
 	}
 }
 
+// speaking is a Sidecar's ingress listener.
+func speaking(port uint32, protocol string) *networkingv1alpha3.IstioIngressListener {
+	return &networkingv1alpha3.IstioIngressListener{Port: &networkingv1alpha3.SidecarPort{Number: port, Protocol: protocol, Name: "x"}}
+}
+
 func in[T client.Object](namespace string, obj T) T {
 	obj.SetNamespace(namespace)
 	return obj
@@ -129,7 +135,20 @@ func TestResolveProtocols(t *testing.T) {
 			newService("web", web, as("tcp", port(80, 8080))), newPod("a", web), in("bar", newService("web", web, as("tcp", port(80, 8080)))), in("bar", newPod("a", web)),
 			in("legacy", newService("web", web, as("http", port(80, 8080)))), in("legacy", newPod("a", web, withoutSidecar)),
 		}, ports{8080: tcp}},
-		"not asked of the mesh": {mtls, []client.Object{newService("web", web, as("tcp", port(80, 8080))), newPod("a", web)}, nil},
+		"a Sidecar's listeners count, and not the Services": {service, []client.Object{
+			newService("web", web, as("tcp-api", port(80, 9000)), as("http", port(81, 9001)), as("tcp", port(82, 9002)), as("tcp", port(83, 9003)), as("tcp", port(84, 9004))),
+			newPod("a", web, listening(9000)), newSidecar("foo", "in", 0, nil, speaking(9000, "HTTP"), speaking(9001, "tcp"), speaking(9002, "x"), speaking(9005, "MONGO"), speaking(9006, "HTTPS"), ingress(9003, true)),
+		}, ports{9000: http, 9001: tcp, 9002: undeclared, 9003: undeclared, 9004: undeclared, 9005: tcp, 9006: tcp}},
+		"a Sidecar without listeners":     {service, []client.Object{newService("web", web, as("tcp", port(80, 9000))), newPod("a", web), newSidecar("foo", "out", 0, nil)}, ports{9000: tcp}},
+		"a Sidecar of other pods":         {service, []client.Object{newService("web", web, as("tcp", port(80, 9000))), newPod("a", web), newSidecar("foo", "in", 0, db, speaking(9000, "HTTP"))}, ports{9000: tcp}},
+		"a Sidecar of some of the pods":   {service, []client.Object{newService("web", web, as("tcp", port(80, 9000))), newPod("a", web), newPod("b", tags{"app": "web", "version": "v2"}), newSidecar("foo", "in", 0, tags{"version": "v2"}, speaking(9000, "HTTP"))}, ports{9000: undeclared}},
+		"a Sidecar that another replaces": {service, []client.Object{newService("web", web, as("tcp", port(80, 9000))), newPod("a", web), newSidecar("foo", "in", 0, nil, speaking(9000, "HTTP")), newSidecar("foo", "own", 1, web)}, ports{9000: tcp}},
+		"a Sidecar of the mesh": {mesh, []client.Object{
+			newService("web", web, as("tcp", port(80, 8080))), newPod("a", web), in("bar", newService("web", web, as("tcp", port(80, 9090)))), in("bar", newPod("a", web, listening(9090))),
+			newSidecar("istio-system", "in", 0, nil, speaking(9090, "HTTP")), newSidecar("foo", "out", 0, nil),
+		}, ports{8080: tcp, 9090: http}},
+		"a Sidecar is nothing to a gateway": {space, []client.Object{newService("web", web, as("tcp", port(80, 9000))), newPod("a", web, listening(9000)), newPod("gw", db, router, listening(7000)), newSidecar("foo", "in", 0, db, speaking(9000, "HTTP"))}, ports{9000: tcp}},
+		"not asked of the mesh":             {mtls, []client.Object{newService("web", web, as("tcp", port(80, 8080))), newPod("a", web)}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := mustResolve(t, cluster(t, tc.objects...), asProfile(tc.profile))

@@ -3,12 +3,14 @@ package resolve
 import (
 	"context"
 	"slices"
+	"strings"
 
 	networkingv1alpha3 "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
 )
 
 // SidecarKind is Istio's Sidecar as it is read here.
@@ -89,6 +91,53 @@ func (res *resolution) resolveSidecars(ctx context.Context) error {
 	slices.Sort(res.facts.SidecarIngress)
 	return nil
 }
+
+// ingress are the ports of the target's pods whose Sidecar has ingress listeners, as these declare them. istiod then asks no
+// Service (buildInboundChainConfigs in istio.io/istio 1.29, pilot/pkg/networking/core/listener_inbound.go). Only policies
+// about requests go by it.
+func (res *resolution) ingress(ctx context.Context) (map[client.ObjectKey]declarations, error) {
+	if !readsRequests(res.profile) {
+		return nil, nil
+	}
+	sidecars, err := configurations(ctx, res, sidecarsBySelector, res.governed(res.pods))
+	if err != nil {
+		return nil, err
+	}
+	listeners := map[client.ObjectKey]declarations{}
+	for _, pod := range res.pods {
+		s := sidecarFor(res.facts.Mesh.RootNamespace, subject{pod.Namespace, pod.Labels}, sidecars)
+		if s != nil && len(s.Spec.GetIngress()) > 0 && !isGateway(pod) {
+			listeners[client.ObjectKeyFromObject(pod)] = declaredBy(s.Spec.GetIngress())
+		}
+	}
+	return listeners, nil
+}
+
+// declaredBy is what ingress listeners declare. One that may terminate TLS, which is for istiod's flags to say, may be HTTP
+// behind it.
+func declaredBy(listeners []*networkingv1alpha3.IstioIngressListener) declarations {
+	declared := declarations{}
+	for _, listener := range listeners {
+		protocol, known := protocols[strings.ToLower(listener.GetPort().GetProtocol())]
+		if !known || listener.GetTls() != nil {
+			protocol = facts.ProtocolUndeclared
+		}
+		declared.declare(int32(listener.GetPort().GetNumber()), protocol) //nolint:gosec // a port
+	}
+	return declared
+}
+
+// NeedsSidecars says whether any profile is on its way to STRICT, or has policies about requests.
+func NeedsSidecars(ctx context.Context, reader client.Reader) (bool, error) {
+	found, err := find(ctx, &source{reader: reader}, profilesByTarget, "", readingRequests...)
+	if err != nil || len(found) > 0 {
+		return len(found) > 0, err
+	}
+	return RollsOut(ctx, reader)
+}
+
+// readingRequests are the keys of the profiles with policies about requests.
+var readingRequests = []string{sectionKey(v1alpha1.SectionJWT), sectionKey(v1alpha1.SectionAuthorization)}
 
 // configurations returns what istiod configures the proxies of these pods with: of their namespaces, and of the root
 // namespace what has no selector.

@@ -125,7 +125,7 @@ func callerWarnings(r report, add addWarning) {
 			add(v1alpha1.WarningCallerOnTCPPort, "What these denied callers say of requests cannot be told on workload %s, which speaks TCP, so they are not refused there: %s.", portsText(tcp), names(denied))
 		}
 		if len(undeclared) > 0 {
-			add(v1alpha1.WarningCallerOnUndeclaredPort, "The protocol of workload %s is not declared, or not everywhere the same. What turns out not to be HTTP there is refused for whoever else these denied callers name, or for everybody, because what they say of requests cannot be told: %s. Name the Service's port by its protocol, or set appProtocol.", portsText(undeclared), names(denied))
+			add(v1alpha1.WarningCallerOnUndeclaredPort, "The protocol of workload %s is not declared, or not everywhere the same. What turns out not to be HTTP there is refused for whoever else these denied callers name, or for everybody, because what they say of requests cannot be told: %s. Name the Service's port by its protocol, or set appProtocol; where the pods' Sidecar has ingress listeners, these count instead: list the port there.", portsText(undeclared), names(denied))
 		}
 	}
 	if closed := closedPorts(r.Facts, *a); len(closed) > 0 {

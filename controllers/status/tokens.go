@@ -64,7 +64,7 @@ func requirementWarnings(r report, add addWarning) {
 		add(v1alpha1.WarningTokenOnTCPPort, "Workload %s declared as TCP, where there is no request that could carry a token: no token is demanded there. Restrict callers by authorization, or declare the protocol of what speaks HTTP.", portsAre(ports))
 	}
 	if ports := portsOf(r.Facts, facts.ProtocolUndeclared); len(ports) > 0 {
-		add(v1alpha1.WarningTokenOnUndeclaredPort, "The protocol of workload %s is not declared, or not everywhere the same. Requests need a token there, and everything that turns out not to be HTTP is refused. Name the Service's port by its protocol, such as http-web or tcp-db, or set appProtocol.", portsText(ports))
+		add(v1alpha1.WarningTokenOnUndeclaredPort, "The protocol of workload %s is not declared, or not everywhere the same. Requests need a token there, and everything that turns out not to be HTTP is refused. Name the Service's port by its protocol, such as http-web or tcp-db, or set appProtocol; where the pods' Sidecar has ingress listeners, these count instead: list the port there.", portsText(ports))
 	}
 	if len(jwt.RequiredPaths) > 0 {
 		add(v1alpha1.WarningRequiredPathsEvadable, "The list requiredPaths says what needs a token, and an application that reads a path otherwise than Istio does (by case, by ;, by encoded characters) can be reached around it. Use exemptPaths with exact paths, which fails closed.")
