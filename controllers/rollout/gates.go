@@ -268,7 +268,7 @@ func rollingOutGate(in Input) []v1alpha1.Blocker {
 	if len(in.Facts.RollingOut) == 0 {
 		return nil
 	}
-	return blocker(v1alpha1.BlockerPodsRollingOut, "A rollout of pods is in flight: %s. The switch waits for its end; if it does not end, see kubectl rollout status.", names(in.Facts.RollingOut))
+	return blocker(v1alpha1.BlockerPodsRollingOut, "A rollout of pods is in flight: %s. The switch waits for its end; if it does not end, see kubectl rollout status. By updateStrategy OnDelete, or with a partition, pods of an older revision stay: delete the pods, or set the partition to 0.", names(in.Facts.RollingOut))
 }
 
 // trafficGate: a workload that nobody calls has not shown that its callers use mutual TLS.

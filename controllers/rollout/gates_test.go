@@ -59,7 +59,7 @@ var closed = map[string]struct {
 		in.Seen.Callers = []v1alpha1.PlaintextCaller{{Workload: "cron", Namespace: "legacy"}}
 	}, v1alpha1.BlockerPlaintextSeen, []string{"legacy/cron"}},
 	"plaintext of no port": {func(in *rollout.Input) { in.Seen.LastPlaintext, in.Seen.NotAttributable = in.Now, true }, v1alpha1.BlockerPortNotAttributable, []string{"proxyStatsMatcher"}},
-	"a rollout in flight":  {func(in *rollout.Input) { in.Facts.RollingOut = []string{"Deployment httpbin"} }, v1alpha1.BlockerPodsRollingOut, []string{"Deployment httpbin"}},
+	"a rollout in flight":  {func(in *rollout.Input) { in.Facts.RollingOut = []string{"Deployment httpbin"} }, v1alpha1.BlockerPodsRollingOut, []string{"Deployment httpbin", "OnDelete", "partition", "delete the pods"}},
 	"too little traffic":   {func(in *rollout.Input) { in.Seen.MutualTLS = 0 }, v1alpha1.BlockerInsufficientTraffic, []string{"minRequests (1)"}},
 	"nobody approved":      {func(in *rollout.Input) { in.Spec.Approval = v1alpha1.ApprovalManual }, v1alpha1.BlockerApprovalMissing, []string{"servicesecurity.dev/approve"}},
 }
