@@ -99,7 +99,7 @@ func (res *resolution) ingress(ctx context.Context) (map[client.ObjectKey]declar
 	if !readsRequests(res.profile) {
 		return nil, nil
 	}
-	sidecars, err := configurations(ctx, res, sidecarsBySelector, res.governed(res.pods))
+	sidecars, err := configurations(ctx, res, sidecarsBySelector, res.subjects())
 	if err != nil {
 		return nil, err
 	}
