@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,7 +16,7 @@ import (
 const (
 	// maxListed is what status has room for.
 	maxListed = 20
-	// evidenceOf marks the evidence as this source's: it is not that of the sidecars.
+	// evidenceOf marks the evidence as this source's: it is not that of the sidecars. The workloads that were observed follow it.
 	evidenceOf = "prometheus"
 	// unlabelledFor is for how many intervals series without the labels that tell are a reason to doubt what is now.
 	unlabelledFor = 3
@@ -42,6 +43,8 @@ type profile struct {
 	silent bool
 	// scraped is when the last scrape was that is known of each pod, in the operator's time, as early as it may have been.
 	scraped time.Time
+	// beside are the workloads in the target's namespaces that are not the target's.
+	beside map[object]*neighbour
 	// start and plaintext are times as they were first put in the operator's time: they must not creep with the clocks.
 	start, plaintext translated
 }
@@ -92,13 +95,14 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	if last.problem != "" {
 		v.problems.say("%s", last.problem)
 	}
-	if remembered.began.server.IsZero() {
-		remembered.began = translated{v.now, now}
-	}
 	if v.behind() {
 		v.problems.say("Prometheus' history is read in parts, the oldest first, one at each observation interval, and the last is not read yet. It goes on by itself.")
 	}
 	v.find()
+	if remembered.began.server.IsZero() {
+		remembered.began = translated{v.now, now}
+		v.resume()
+	}
 	v.proxies()
 	v.departed()
 	if v.hides() {
@@ -106,6 +110,7 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	}
 	v.bump(remembered.gap, remembered.why)
 	plain := v.traffic()
+	v.neighbours()
 	return v.observation(plain)
 }
 
@@ -448,7 +453,7 @@ func (v *view) observation(plain time.Time) traffic.Observation {
 			o.Reason = reasonNoTraffic
 		}
 		o.Evidence = v1alpha1.Evidence{
-			ObservedTime: &metav1.Time{Time: o.Time}, Targets: v.req.Targets, Proxies: evidenceOf, MutualTLSInStretch: o.MutualTLS,
+			ObservedTime: &metav1.Time{Time: o.Time}, Targets: v.req.Targets, Proxies: v.evidence(), MutualTLSInStretch: o.MutualTLS,
 		}
 	}
 	return o
@@ -475,7 +480,7 @@ func (v *view) begin(late func(time.Time) time.Time) time.Time {
 	start := v.profile.start.in(v.since, late)
 	before, e := v.req.CleanSince, v.req.Evidence
 	whole := v.since.Equal(v.history.from) && !before.IsZero() && before.Before(start)
-	if whole && e != nil && e.Targets == v.req.Targets && e.Proxies == evidenceOf && e.ObservedTime != nil && e.ObservedTime.After(start) {
+	if whole && e != nil && e.Targets == v.req.Targets && strings.HasPrefix(e.Proxies, evidenceOf) && e.ObservedTime != nil && e.ObservedTime.After(start) {
 		return before
 	}
 	return start

@@ -43,6 +43,8 @@ type history struct {
 	pods      map[object]*proxy
 	names     map[string][]object // of the pods, by namespace
 	workloads map[object]*workload
+	// beside are the workloads, by namespace, that are there, or had plaintext.
+	beside map[string][]object
 }
 
 // proxy is what is known of the proxy of one pod.
@@ -74,6 +76,8 @@ type workload struct {
 	unlabelled time.Time
 	open       int64
 	clusters   map[string]struct{}
+	// pods that have its series now.
+	pods []object
 	// present says that it has series by mutual TLS, without a break since presentSince.
 	present      bool
 	presentSince time.Time
@@ -155,6 +159,7 @@ func (h *history) learn(a *answer) {
 	h.interval, h.copies, h.noticed = a.interval, a.copies, max(h.noticed, a.asked.gap+a.asked.step)
 	h.learnEvents(a)
 	h.learnProxies(a)
+	h.learnPods(a)
 	h.learnTimes(a)
 	h.learnCounts(a)
 	h.learnMutual(a)
@@ -163,6 +168,12 @@ func (h *history) learn(a *answer) {
 	h.names = map[string][]object{}
 	for name := range h.pods {
 		h.names[name.namespace] = append(h.names[name.namespace], name)
+	}
+	h.beside = map[string][]object{}
+	for name, w := range h.workloads {
+		if name.name != "" && (len(w.pods) > 0 || !w.moved().IsZero()) {
+			h.beside[name.namespace] = append(h.beside[name.namespace], name)
+		}
 	}
 }
 
@@ -188,6 +199,19 @@ func (h *history) learnProxies(a *answer) {
 			if p.at.IsZero() && !p.vanished.After(p.seen()) {
 				p.at = a.asked.at.Add(-a.asked.gap) // at the earliest
 			}
+		}
+	}
+}
+
+// learnPods takes in which pods count for which workload.
+func (h *history) learnPods(a *answer) {
+	for _, w := range h.workloads {
+		w.pods = nil
+	}
+	for _, s := range a.proxies {
+		if s.Metric[part] == partServes {
+			w := h.workload(a, s.Metric)
+			w.pods = append(w.pods, a.named(s.Metric))
 		}
 	}
 }
@@ -372,8 +396,13 @@ func (h *history) pruneWorkloads(horizon time.Time) {
 	}
 }
 
+// named is the pod that a series is of.
+func (a *answer) named(m model.Metric) object {
+	return object{string(m[model.LabelName(a.labels.namespace)]), string(m[model.LabelName(a.labels.pod)])}
+}
+
 func (h *history) proxy(a *answer, m model.Metric) *proxy {
-	key := object{string(m[model.LabelName(a.labels.namespace)]), string(m[model.LabelName(a.labels.pod)])}
+	key := a.named(m)
 	if h.pods[key] == nil {
 		h.pods[key] = &proxy{}
 	}
@@ -429,6 +458,9 @@ func (w *workload) lastPlaintext() time.Time {
 	}
 	return last
 }
+
+// moved is when last anything moved that was not by mutual TLS, or did not say.
+func (w *workload) moved() time.Time { return later(w.lastPlaintext(), w.unlabelled) }
 
 // bounded cuts a name to what the CRD allows, never inside a character.
 func bounded(s string) string {

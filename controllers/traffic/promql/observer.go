@@ -174,7 +174,7 @@ func (o *Observer) profile(name string) *profile {
 	defer o.mu.Unlock()
 	p := o.profiles[name]
 	if p == nil {
-		p = &profile{unknown: map[object]struct{}{}, ended: map[object]string{}}
+		p = &profile{unknown: map[object]struct{}{}, ended: map[object]string{}, beside: map[object]*neighbour{}}
 		o.profiles[name] = p
 	}
 	return p

@@ -53,6 +53,7 @@ const (
 	partNow      = "now"      // the server's clock
 	partInterval = "interval" // between scrapes
 	partCopies   = "copies"   // of each proxy's series
+	partServes   = "serves"   // the workload that a proxy counts for
 
 	partRestart = "restart" // another process of the same pod
 	partVanish  = "vanish"  // no scrape any more
@@ -155,6 +156,15 @@ func (s schema) mutual(metric string, namespaces []string) string {
 	return metric + "{" + s.where(namespaces, more...) + "}"
 }
 
+// served selects what tells which workload's proxies count.
+func (s schema) served(namespaces []string) string {
+	more := []string{`__name__=~"` + strings.Join(counted, "|") + `"`, reporterLabel + `="destination"`}
+	if s.cluster != "" {
+		more = append(more, destinationCluster+"="+strconv.Quote(s.cluster))
+	}
+	return "{" + s.where(namespaces, more...) + "}"
+}
+
 // by is a list of labels to group by.
 func (s schema) by(more ...string) string {
 	return strings.Join(append([]string{s.namespace, destinationWorkload, destinationCluster}, more...), ",")
@@ -191,6 +201,7 @@ func (s schema) proxies(a asked) string {
 		named(partInterval, fmt.Sprintf("min by (%s) (min_over_time(((max_over_time(%s[%s]) - min_over_time(%s[%s])) / (count_over_time(%s[%s]) - 1 > 3))[%s:%s]))",
 			by, up, r, up, r, up, r, text(several*recently), text(recently))),
 		named(partCopies, fmt.Sprintf("max(count by (%s) (%s))", by, up)),
+		named(partServes, fmt.Sprintf("group by (%s,%s) (%s)", by, destinationWorkload, s.served(a.namespaces))),
 	)
 }
 
