@@ -505,6 +505,64 @@ func TestClockThatJumps(t *testing.T) {
 	}
 }
 
+// TestSlowAnswer holds that a server which takes long to answer is not one whose clock jumped, and that a jump which hides behind
+// that is found as far as it can be.
+func TestSlowAnswer(t *testing.T) {
+	for name, tc := range map[string]struct {
+		takes  []time.Duration // the first query, at each poll
+		set    time.Duration   // the server's clock, before the last
+		cached time.Duration   // the last answer is as of so long ago
+		want   bool
+	}{
+		"all the same":                   {takes: []time.Duration{0, 0, 0}},
+		"a slow first one":               {takes: []time.Duration{14 * time.Second, 0, 0}},
+		"a slow one":                     {takes: []time.Duration{0, 14 * time.Second, 0}},
+		"a slow last one":                {takes: []time.Duration{0, 0, 14 * time.Second}},
+		"all slow, one less":             {takes: []time.Duration{13 * time.Second, 0, 13 * time.Second}},
+		"a step ahead":                   {takes: []time.Duration{0, 0, 0}, set: 6 * time.Second, want: true},
+		"a step back":                    {takes: []time.Duration{0, 0, 0}, set: -6 * time.Second, want: true},
+		"a step after a slow first one":  {takes: []time.Duration{14 * time.Second, 0, 0}, set: 6 * time.Second, want: true},
+		"steps that are small":           {takes: []time.Duration{0, 0, 0}, set: 4 * time.Second},
+		"a step ahead in a slow one":     {takes: []time.Duration{0, 0, 14 * time.Second}, set: 20 * time.Second, want: true},
+		"old data as new, and slowly so": {takes: []time.Duration{0, 0, 14 * time.Second}, cached: 6 * time.Second, want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := play(t, nil)
+			clock := clocktesting.NewFakePassiveClock(s.now)
+			o := s.observer(clock, nil)
+			var skew time.Duration
+			var seen traffic.Observation
+			for n, takes := range tc.takes {
+				s.now = s.now.Add(30 * time.Second)
+				s.scrape(s.pod, s.now.Add(-15*time.Second))
+				s.scrape(s.pod, s.now)
+				if n == len(tc.takes)-1 {
+					skew = tc.set - tc.cached
+				}
+				s.server.now = s.now.Add(skew)
+				clock.SetTime(s.now)
+				s.bend = func(next http.HandlerFunc) http.HandlerFunc {
+					return func(w http.ResponseWriter, r *http.Request) {
+						next(w, r)
+						if r.FormValue("time") == "" {
+							clock.SetTime(s.now.Add(takes))
+						}
+					}
+				}
+				seen = o.Observe(context.Background(), s.request(nil))
+			}
+			jumped := !o.poller.last.jumped.IsZero()
+			if jumped != tc.want || seen.Completeness == traffic.Complete && seen.Since.Before(s.now.Add(-time.Minute)) == tc.want {
+				t.Errorf("%s since %s, jumped %v: %s", seen.Completeness, seen.Since, jumped, seen.Message)
+			}
+			if seen.Time.After(s.now) {
+				t.Errorf("asked at %s, and it claims to know of %s", s.now, seen.Time)
+			}
+		})
+	}
+}
+
 // pass scrapes the target's pods every 15 s for so many scrapes, and asks after each.
 func (s *script) pass(o *Observer, clock *clocktesting.FakePassiveClock, scrapes int, before func(n int), pods ...*pod) (last traffic.Observation) {
 	s.t.Helper()

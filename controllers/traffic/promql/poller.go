@@ -72,8 +72,8 @@ type poll struct {
 	since time.Duration
 	// jumped is when, on the server's clock, one of the two clocks was last found to have jumped.
 	jumped time.Time
-	// usual is the difference of the clocks since then.
-	usual time.Duration
+	// usual is the difference of the clocks since then, as exactly as the quickest answers tell it.
+	usual span
 
 	window     time.Duration
 	namespaces map[string]struct{} // nil for all
@@ -82,6 +82,26 @@ type poll struct {
 // skew is by how much the server's clock is ahead.
 func (p poll) skew() time.Duration {
 	return p.now.Sub(p.sent.Add(p.received.Sub(p.sent) / 2))
+}
+
+// span is what a duration is at the least, and at the most.
+type span struct{ least, most time.Duration }
+
+// ahead is the same, as exactly as can be told: the server said its time somewhere between the question and the answer.
+func (p poll) ahead() span { return span{p.now.Sub(p.received), p.now.Sub(p.sent)} }
+
+// apart says whether two spans are of durations that differ by more than maxDrift.
+func (s span) apart(other span) bool {
+	return s.least > other.most+maxDrift || s.most < other.least-maxDrift
+}
+
+// within is what lies in both of two spans: the first, where that is nothing. It never moves on, so small steps add up.
+func (s span) within(other span) span {
+	both := span{max(s.least, other.least), min(s.most, other.most)}
+	if both.least > both.most {
+		return s
+	}
+	return both
 }
 
 // doubts says why the answer cannot be concluded from; empty if it can.
@@ -318,11 +338,13 @@ func (p *poller) finish(next poll, a *answer, err error) {
 		p.last = next
 		return
 	}
-	next.usual = p.last.usual
-	if p.last.now.IsZero() {
-		next.usual = next.skew()
-	} else if (next.skew() - next.usual).Abs() > maxDrift {
-		next.jumped, next.usual = next.now, next.skew()
+	switch ahead := next.ahead(); {
+	case p.last.now.IsZero():
+		next.usual = ahead
+	case ahead.apart(p.last.usual):
+		next.jumped, next.usual = next.now, ahead
+	default:
+		next.usual = p.last.usual.within(ahead)
 	}
 	if a.asked.afresh {
 		p.history = newHistory()
