@@ -240,9 +240,13 @@ func (o *Observer) read(ctx context.Context, request traffic.Request, observatio
 		observation.Completeness, observation.Reason, observation.Since = traffic.Incomplete, reasonIncomplete, time.Time{}
 		observation.Message = "Around the switch the proxies are read directly. " + direct.Message
 	}
-	if direct.Since.After(o.scraped(request.Profile)) {
+	switch {
+	case direct.Since.After(o.scraped(request.Profile)):
 		// What a proxy counted between its last scrape and the first direct reading is in neither.
 		observation.Awaits = "The switch waits until Prometheus has scraped each proxy once more since the proxies are read directly."
+	case observation.Completeness == traffic.Complete && direct.Time.After(observation.Time):
+		// All that any of them counted since its last scrape is in what was read directly.
+		observation.Time = direct.Time
 	}
 	return observation
 }

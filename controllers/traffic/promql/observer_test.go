@@ -1046,6 +1046,22 @@ func TestDirect(t *testing.T) {
 			t.Errorf("read directly since %s: %s, awaits %q", since, seen.Completeness, seen.Awaits)
 		}
 	}
+	// Once they are read without a break since before the last scrape, what they say reaches further than the server's answer.
+	for name, tc := range map[string]struct {
+		since        time.Duration
+		completeness traffic.Completeness
+		want         bool
+	}{
+		"without a break":      {-3 * time.Second, traffic.Complete, true},
+		"since after a scrape": {-time.Second, traffic.Complete, false},
+		"not all of them":      {-3 * time.Second, traffic.Incomplete, false},
+	} {
+		last := s.now.Add(20 * time.Second)
+		d.answer.Since, d.answer.Completeness, d.answer.Time, d.answer.LastPlaintext = s.now.Add(tc.since), tc.completeness, last, last
+		if seen := o.Observe(context.Background(), s.request(readings)); seen.Time.Equal(last) != tc.want || !seen.LastPlaintext.Equal(last) {
+			t.Errorf("read %s: of %s, last plaintext %s; read at %s", name, seen.Time, seen.LastPlaintext, last)
+		}
+	}
 	d.answer = traffic.Observation{Completeness: traffic.Unavailable, Message: "No route.", OpenPlaintext: 2}
 	if seen := o.Observe(context.Background(), s.request(readings)); seen.Completeness != traffic.Incomplete || !strings.Contains(seen.Message, "No route.") || seen.OpenPlaintext != 2 {
 		t.Errorf("%s: %s", seen.Completeness, seen.Message)
