@@ -38,6 +38,7 @@ const (
 
 	envGenerator    = "ISTIO_META_GENERATOR"
 	envInterception = "ISTIO_META_INTERCEPTION_MODE"
+	envWorkloadName = "ISTIO_META_WORKLOAD_NAME"
 
 	interceptionNone = "NONE"
 	allPorts         = "*"
@@ -322,8 +323,15 @@ func finished(pod *corev1.Pod) bool {
 // cronJobName is the form of the names of a CronJob's Jobs, as istiod tells them.
 var cronJobName = regexp.MustCompile(`^(.+)-\d{8,10}$`)
 
-// workloadName is the name that istiod gives the pod's workload and that telemetry carries (GetWorkloadMetaFromPod).
+// workloadName is the name of the pod's workload that telemetry carries: the one that the injector wrote into the proxy's
+// environment. The label, which it is taken from where there is one, may have changed since. Of a pod without a sidecar it is
+// what istiod tells (GetWorkloadMetaFromPod).
 func workloadName(pod *corev1.Pod) string {
+	if proxy := sidecar(pod); proxy != nil {
+		if name := env(proxy, envWorkloadName); name != "" {
+			return name
+		}
+	}
 	if name, ok := pod.Labels[labelWorkloadName]; ok {
 		return name
 	}
@@ -404,7 +412,7 @@ var (
 		annotationInclude, annotationStatusPort, annotationRevision, annotationInject,
 		annotationEviction,
 	}
-	keptEnv = []string{envGenerator, envInterception}
+	keptEnv = []string{envGenerator, envInterception, envWorkloadName}
 )
 
 // TrimPod is a cache transform that keeps of a pod what is read here, so that the memory of a large cluster's pods stays

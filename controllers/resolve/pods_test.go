@@ -170,6 +170,12 @@ func TestExcludedStrict(t *testing.T) {
 }
 
 func TestWorkloadName(t *testing.T) {
+	injectedAs := func(variable corev1.EnvVar) func(*corev1.Pod) {
+		return func(pod *corev1.Pod) {
+			variable.Name = "ISTIO_META_WORKLOAD_NAME"
+			pod.Spec.Containers[1].Env = append(pod.Spec.Containers[1].Env, variable)
+		}
+	}
 	owner := func(kind, name string) func(*corev1.Pod) {
 		return func(pod *corev1.Pod) {
 			pod.OwnerReferences = []metav1.OwnerReference{
@@ -195,10 +201,17 @@ func TestWorkloadName(t *testing.T) {
 		"controller, name not made":   {nil, []func(*corev1.Pod){owner("StatefulSet", "db"), func(p *corev1.Pod) { p.GenerateName = "" }}, "p"},
 		"label over everything":       {tags{labelWorkloadName: "canary"}, nil, "canary"},
 		"hash that is not the suffix": {tags{labelTemplateHash: "zz"}, []func(*corev1.Pod){owner("ReplicaSet", "web-h1")}, "web-h1"},
+		"as it was injected":          {tags{labelWorkloadName: "shop"}, []func(*corev1.Pod){injectedAs(corev1.EnvVar{Value: "web-2"})}, "web-2"},
+		"from elsewhere":              {tags{labelWorkloadName: "shop"}, []func(*corev1.Pod){injectedAs(corev1.EnvVar{ValueFrom: &corev1.EnvVarSource{}})}, "shop"},
+		"without a sidecar":           {tags{labelWorkloadName: "shop"}, []func(*corev1.Pod){withoutSidecar}, "shop"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := workloadName(newPod("p", tc.set, tc.edits...)); got != tc.want {
-				t.Errorf("workload is %q, want %q", got, tc.want)
+			pod := newPod("p", tc.set, tc.edits...)
+			trimmed, _ := TrimPod(pod)
+			for _, one := range []*corev1.Pod{pod, trimmed.(*corev1.Pod)} {
+				if got := workloadName(one); got != tc.want {
+					t.Errorf("workload is %q, want %q", got, tc.want)
+				}
 			}
 		})
 	}

@@ -53,7 +53,7 @@ type Proxy struct {
 	Namespace, Name string
 	// UID of the pod.
 	UID string
-	// Workload as istiod names it: the Deployment, StatefulSet, … that controls the pod, or the pod.
+	// Workload as the proxy's series name it: the Deployment, StatefulSet, … that controls the pod, or the pod, at its injection.
 	Workload string
 	// Address is the pod's IP; empty before it has one.
 	Address string
