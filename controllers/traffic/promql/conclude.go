@@ -145,7 +145,7 @@ func (v *view) bump(t time.Time, why string) {
 func (v *view) find() {
 	for _, px := range v.req.Proxies {
 		v.pods[object{px.Namespace, px.Name}] = px
-		name := object{px.Namespace, cmp.Or(px.Workload, px.Name)}
+		name := workloadOf(px)
 		v.workloads[name] = v.history.workloads[name]
 	}
 	v.problems.noPods = len(v.req.Proxies) == 0
@@ -346,18 +346,14 @@ func (v *view) lost(why string) {
 // candidates are the pods that may belong to one of the target's workloads, in the order of their names.
 func (v *view) candidates() []object {
 	var found []object
-	seen := map[string]bool{}
-	for workload := range v.workloads {
-		if seen[workload.namespace] {
-			continue
-		}
-		seen[workload.namespace] = true
-		for _, pod := range v.history.names[workload.namespace] {
-			for w := range v.workloads {
-				if belongs(pod, w) {
-					found = append(found, pod)
-					break
-				}
+	names := map[string][]object{} // by namespace
+	for name := range v.named() {
+		names[name.namespace] = append(names[name.namespace], name)
+	}
+	for namespace, names := range names {
+		for _, pod := range v.history.names[namespace] {
+			if slices.ContainsFunc(names, func(name object) bool { return belongs(pod, name) }) {
+				found = append(found, pod)
 			}
 		}
 	}
@@ -366,6 +362,23 @@ func (v *view) candidates() []object {
 	})
 	return found
 }
+
+// named are the names that pods of the target's workloads have before theirs.
+func (v *view) named() map[object]struct{} {
+	names := make(map[object]struct{}, len(v.workloads))
+	for name := range v.workloads {
+		names[name] = struct{}{}
+	}
+	for pod, px := range v.pods {
+		if !belongs(pod, workloadOf(px)) {
+			names[stem(pod)] = struct{}{}
+		}
+	}
+	return names
+}
+
+// workloadOf is a proxy's workload.
+func workloadOf(px traffic.Proxy) object { return object{px.Namespace, cmp.Or(px.Workload, px.Name)} }
 
 // traffic judges the workloads' series, and says when plaintext was last seen.
 func (v *view) traffic() (plain time.Time) {

@@ -187,6 +187,22 @@ func TestObserve(t *testing.T) {
 			},
 			wantCompleteness: traffic.Complete, wantSince: at(150),
 		},
+		"a pod that went away, of a workload that its pods are not called after": {
+			happens: func(s *script, n int) bool {
+				s.pod.workload = "shop" // by a label
+				other := newPod("shop", "web-6e-x2", epoch)
+				switch {
+				case n < 150:
+					other.record.Last = nil
+					s.scrape(other, s.now)
+				case n == 150:
+					other.record.Last = []labels.Labels{other.samples(s.now)[0].Labels}
+					s.leave(other, s.now)
+				}
+				return true
+			},
+			wantCompleteness: traffic.Complete, wantSince: at(150),
+		},
 		"an outage of the server": {
 			happens:          func(_ *script, n int) bool { return n < 150 || n > 170 },
 			wantCompleteness: traffic.Complete, wantSince: at(170),
@@ -1310,6 +1326,31 @@ func TestBelongs(t *testing.T) {
 		"cut off":           {object{"shop", strings.Repeat("w", 58) + "x2x4z"}, long, true},
 	} {
 		if got := belongs(tc.pod, tc.workload); got != tc.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestStem holds that pods of one controller are found by each other's names.
+func TestStem(t *testing.T) {
+	const long = "a-workload-with-a-name-that-is-longer-than-all-others-are-"
+	for name, tc := range map[string]struct {
+		pod, other string
+		want       bool
+	}{
+		"deployment":               {"web-6d4f-x2x4z", "web-7e5a-y3y5z", true},
+		"with a number":            {"web-2-6d4f-x2x4z", "web-2-7e5a-y3y5z", true},
+		"stateful set":             {"web-db-0", "web-db-1", true},
+		"daemon set":               {"agent-x2x4z", "agent-y3y5z", true},
+		"scheduled job":            {"web-29012345-x2x4z", "web-29012346-y3y5z", true},
+		"scheduled job of many":    {"web-29012345-0-x2x4z", "web-29012346-1-y3y5z", true},
+		"bare pods":                {"web-a", "web-b", true},
+		"names that are cut":       {long + "x2x4z", long[:50] + "7e5a-y3y5z", true},
+		"another workload's":       {"web-6d4f-x2x4z", "api-6d4f-x2x4z", false},
+		"another's by the dash":    {"web-6d4f-x2x4z", "website-6d4f-x2x4z", false},
+		"another's, a longer name": {"web-6d4f-x2x4z", "web-admin-6d4f-x2x4z", false},
+	} {
+		if got := belongs(object{"shop", tc.other}, stem(object{"shop", tc.pod})); got != tc.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
