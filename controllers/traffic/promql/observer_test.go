@@ -759,6 +759,45 @@ func TestFailureAtFirst(t *testing.T) {
 	}
 }
 
+// TestImpatience holds that whoever cannot wait for a poll gets what the one before told, as of when it did, and that this does
+// not seem newer than it is.
+func TestImpatience(t *testing.T) {
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	impatient, cancel := context.WithCancel(context.Background())
+	cancel()
+	ask := func(ctx context.Context) traffic.Observation {
+		s.now = s.now.Add(15 * time.Second)
+		s.scrape(s.pod, s.now)
+		clock.SetTime(s.now)
+		s.server.now = s.now
+		return o.Observe(ctx, s.request(nil))
+	}
+	hold := make(chan struct{})
+	s.bend = func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			<-hold
+			next(w, r)
+		}
+	}
+	if seen := ask(impatient); seen.Completeness != traffic.Unavailable {
+		t.Errorf("of nothing that was read: %s", seen.Completeness)
+	}
+	close(hold)
+	o.Observe(context.Background(), s.request(nil)) // the poll ends
+	before := ask(context.Background())
+	if before.Completeness != traffic.Complete {
+		t.Fatal(before.Message)
+	}
+	hold = make(chan struct{})
+	seen := ask(impatient)
+	close(hold)
+	if seen.Completeness != traffic.Complete || !seen.Time.Equal(before.Time) || !seen.Since.Equal(before.Since) {
+		t.Errorf("%s from %s to %s, and before it was from %s to %s: %s", seen.Completeness, seen.Since, seen.Time, before.Since, before.Time, seen.Message)
+	}
+}
+
 // TestUnobservedUnasked holds the same where that is over before the server answers again.
 func TestUnobservedUnasked(t *testing.T) {
 	s := play(t, nil)

@@ -127,7 +127,8 @@ func (p poll) warned() string {
 }
 
 // require says what a profile needs, and polls if the last poll is too old. A poll that began for another profile a moment
-// ago is as good: what it does not have yet will be in the next.
+// ago is as good: what it does not have yet will be in the next. So is one before, for who cannot wait: what is concluded from it
+// ends when it did.
 func (p *poller) require(ctx context.Context, profile string, n need) error {
 	if len(n.namespaces) == 0 {
 		return nil // it has no pods, of which a server could tell anything
@@ -143,12 +144,15 @@ func (p *poller) require(ctx context.Context, profile string, n need) error {
 		}
 		p.start(ctx, n.at)
 	}
-	done := p.polling
+	done, before := p.polling, p.history != nil
 	p.mu.Unlock()
 	select {
 	case <-done:
 		return nil
 	case <-ctx.Done():
+		if before {
+			return nil
+		}
 		return ctx.Err()
 	}
 }
