@@ -142,7 +142,7 @@ func TestBadPrometheus(t *testing.T) {
 	}{
 		"a good one":      {want: "Enforced"},
 		"down":            {down: true, want: "SourceUnavailable", says: "cannot be reached"},
-		"slow":            {wait: 200 * time.Millisecond, bend: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, want: "SourceUnavailable", says: "did not answer within"},
+		"slow":            {wait: 200 * time.Millisecond, bend: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, want: "SourceUnavailable", says: "did not answer in time"},
 		"422":             {bend: answers(422, `{"status":"error","errorType":"execution","error":"too many samples"}`), want: "SourceUnavailable", says: "too many samples"},
 		"half a JSON":     {bend: answers(200, `{"status":"success","data":{"resultType":"vector","result":[{"me`), want: "SourceUnavailable", says: "not that of Prometheus"},
 		"without an end":  {bend: endless, want: "SourceUnavailable", says: "longer than the operator takes"},

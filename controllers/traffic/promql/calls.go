@@ -112,7 +112,7 @@ func (c *callers) ask(ctx context.Context, p *poller, now time.Time) {
 		c.copies = max(1, p.history.copies)
 	}
 	p.mu.Unlock()
-	c.at, c.asked, c.calls = now, map[string]bool{}, map[object]map[string]*traffic.CallTally{}
+	c.at, c.err, c.asked, c.calls = now, nil, map[string]bool{}, map[object]map[string]*traffic.CallTally{}
 	var names, namespaces []string
 	for profile, w := range c.wants {
 		c.asked[profile] = true

@@ -176,3 +176,21 @@ func TestCallsQueriesAreFew(t *testing.T) {
 		t.Errorf("who cannot wait is told %q", calls.Unread)
 	}
 }
+
+// TestCallsOfNobody holds that a failure to answer is not told of callers of which nobody asked.
+func TestCallsOfNobody(t *testing.T) {
+	s, clock := callsServer(t)
+	o := s.observer(clock, nil)
+	s.bend = func(http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
+	}
+	request := callsRequest("p")
+	if got := o.Calls(context.Background(), request); got.Callers[1].Unread == "" {
+		t.Fatal("the server does not answer, and that is not told")
+	}
+	clock.SetTime(clock.Now().Add(time.Minute))
+	request.Callers = request.Callers[1:]
+	if diff := cmp.Diff([]traffic.CallerCalls{{Name: "far/away"}}, o.Calls(context.Background(), request).Callers); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -57,20 +57,20 @@ func newClient(options Options, timeout time.Duration, most int64) (*client, err
 func (c *client) query(ctx context.Context, query string, at time.Time) (model.Value, []string, error) {
 	value, warnings, err := c.api.Query(ctx, query, at, v1.WithTimeout(c.timeout))
 	if err != nil {
-		return nil, warnings, c.words(err)
+		return nil, warnings, words(err)
 	}
 	return value, warnings, nil
 }
 
 // words says what went wrong without what changes from one try to the next.
-func (c *client) words(err error) error {
+func words(err error) error {
 	var answer *v1.Error
 	var network *url.Error
 	switch {
 	case errors.Is(err, errTooLong):
 		return overtaxed{errTooLong}
 	case errors.Is(err, context.DeadlineExceeded):
-		return overtaxed{fmt.Errorf("it did not answer within %s", c.timeout)}
+		return overtaxed{errors.New("it did not answer in time")} // of the poll, or of whoever asked
 	case errors.As(err, &answer) && answer.Type == v1.ErrBadResponse:
 		return fmt.Errorf("its answer is not that of Prometheus' query API (%s)", clip(answer.Msg))
 	case errors.As(err, &answer):

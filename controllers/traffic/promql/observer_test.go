@@ -463,7 +463,7 @@ func TestBadServer(t *testing.T) {
 		wantMessage string
 	}{
 		"down":         {options: func(o *Options) { o.URL = "http://127.0.0.1:1" }, want: traffic.Unavailable, wantMessage: "it cannot be reached"},
-		"slow":         {bend: slow, options: func(o *Options) { o.Timeout = 100 * time.Millisecond }, want: traffic.Unavailable, wantMessage: "did not answer within 100ms"},
+		"slow":         {bend: slow, options: func(o *Options) { o.Timeout = 100 * time.Millisecond }, want: traffic.Unavailable, wantMessage: "did not answer in time"},
 		"422":          {bend: answer(422, `{"status":"error","errorType":"execution","error":"query processing would load too many samples into memory"}`), want: traffic.Unavailable, wantMessage: "too many samples"},
 		"401":          {bend: answer(401, `no`), want: traffic.Unavailable, wantMessage: "401"},
 		"503":          {bend: answer(503, `busy`), want: traffic.Unavailable, wantMessage: "503"},
