@@ -265,6 +265,17 @@ func TestObserve(t *testing.T) {
 			change:           func(r *traffic.Request) { r.RequireSeries = false },
 			wantCompleteness: traffic.Incomplete, wantReason: reasonIncomplete, wantMessage: "of another cluster than --prometheus-cluster says",
 		},
+		"another cluster's idle connection to a pod of the same name, and the flag": {
+			happens: func(s *script, _ int) bool {
+				s.pod.extra = map[string]string{"destination_cluster": "west"}
+				clear(s.pod.counts)
+				s.pod.counts[series{"istio_tcp_received_bytes_total", "none", "old", "tcp"}] = 9
+				return true
+			},
+			options:          func(o *Options) { o.Cluster = "east" },
+			change:           func(r *traffic.Request) { r.RequireSeries = false },
+			wantCompleteness: traffic.Incomplete, wantReason: reasonIncomplete, wantMessage: "of another cluster than --prometheus-cluster says",
+		},
 		"another cluster's pod of the same name for a while, and the flag": {
 			happens: func(s *script, n int) bool {
 				s.pod.extra = map[string]string{"destination_cluster": "east"}

@@ -233,9 +233,10 @@ func (s schema) events(a asked) string {
 	return anyOf(terms...)
 }
 
-// elsewhere selects what proxies of other clusters counted.
+// elsewhere selects what proxies of other clusters counted: all that is left out of what counts as plaintext.
 func (s schema) elsewhere(namespaces []string) string {
-	return "{" + s.where(namespaces, `__name__=~"`+strings.Join(counted, "|")+`"`, reporterLabel+`="destination"`,
+	metrics := slices.Concat(plaintextByPolicy, plaintextByPrincipal)
+	return "{" + s.where(namespaces, `__name__=~"`+strings.Join(metrics, "|")+`"`, reporterLabel+`="destination"`,
 		destinationCluster+"!~"+strconv.Quote(regexp.QuoteMeta(s.cluster)+"|unknown|")) + "}"
 }
 
