@@ -30,7 +30,8 @@ type Limits struct {
 	Proxies int
 	// Identify is how long a stream has for its first message: 10 s.
 	Identify time.Duration
-	// Penalty is how long a stream that is turned away is kept waiting, so that trying again and again costs little: 1 s.
+	// Penalty is how long a stream is kept waiting that claims to be of a pod that it is not of, or that is not known, so that
+	// trying again and again costs little: 1 s.
 	Penalty time.Duration
 	// Idle streams are closed after: 2 min. A proxy opens another when it has something to say.
 	Idle time.Duration

@@ -221,18 +221,25 @@ func (s *Server) begin(ctx context.Context, from peer, messages <-chan received)
 }
 
 // turnAway finds out which pod a stream beyond the bounds is of, to note that something of it is left out. Where too many
-// are turned away at once that is noted of all.
+// of one account or address are turned away at once that is noted of all its pods, and where too many are altogether, of all.
 func (s *Server) turnAway(ctx context.Context, from peer, stream accesslogv3.AccessLogService_StreamAccessLogsServer) {
 	if !s.late.acquire(from.key(), latecomersPerIdentity, latecomers) {
-		if s.late.inUse() >= latecomers {
-			s.store.truncateAll(s.clock.Now())
-		}
+		s.unasked(ctx, from, s.late.inUse() >= latecomers)
 		return
 	}
 	defer s.late.release(from.key())
 	if session, _, _ := s.begin(ctx, from, receive(ctx, stream)); session != nil {
 		s.store.truncate(session.pod, s.clock.Now())
 	}
+}
+
+// unasked notes that a stream was turned away of which nobody asked whose it is.
+func (s *Server) unasked(ctx context.Context, from peer, all bool) {
+	if of := from.identity; !all && of != (spiffe{}) {
+		s.store.truncateAccount(account{of.namespace, of.account}, s.clock.Now())
+		return
+	}
+	s.missed(ctx, from.address, all)
 }
 
 // missed notes that a connection was closed at once: something of the pod that has the address is left out, or of any.

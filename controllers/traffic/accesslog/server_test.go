@@ -400,6 +400,41 @@ func TestStreamsBeyondTheBounds(t *testing.T) {
 	}
 }
 
+// TestStreamsThatNobodyAsks: where too many of one account or address are turned away to ask each whose it is, something is left
+// out of the lists of its pods, and of no others.
+func TestStreamsThatNobodyAsks(t *testing.T) {
+	t.Parallel()
+	second := shop
+	second.Name, second.UID = "cart-2", "shop/cart-2"
+	for name, tc := range map[string]struct {
+		from    string
+		headers []string
+		key     string
+		second  bool // whether a list of another pod of the same account is incomplete, too
+	}{
+		"by address":       {from: shop.Address, key: shop.Address},
+		"by mutual TLS":    {from: "127.0.0.6", headers: xfcc(shop), key: "spiffe://cluster.local/ns/shop/sa/cart", second: true},
+		"by another's key": {from: web.Address, key: web.Address},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, func(o *Options) { o.Limits = Limits{Streams: 1, Connections: 100} }, web, shop, second)
+			truncated := func(pod facts.Identity) bool { return s.server.Logged(t.Context(), every(epoch, pod)).Truncated }
+			s.server.streams.acquire("somebody", 0, 0)
+			for range latecomersPerIdentity {
+				s.server.late.acquire(tc.key, 0, 0)
+			}
+			if got := code(s.stream(tc.from, tc.headers...)); got != codes.ResourceExhausted {
+				t.Fatalf("the stream ends with %s", got)
+			}
+			ofWeb := tc.key == web.Address
+			if truncated(web) != ofWeb || truncated(shop) == ofWeb || truncated(second) != tc.second {
+				t.Errorf("lists are taken for incomplete: %t, %t, %t", truncated(web), truncated(shop), truncated(second))
+			}
+		})
+	}
+}
+
 // TestAThousandReplicas: the pods of one service account share what is a quarter of all.
 func TestAThousandReplicas(t *testing.T) {
 	t.Parallel()

@@ -3,7 +3,9 @@ package accesslog
 import (
 	"container/list"
 	"context"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,9 +37,14 @@ type store struct {
 	retention time.Duration
 	// evicted is when a record was last dropped to make room, or something was left out of which it is not known whose it was.
 	evicted time.Time
-	// news are the pods that refused somebody since they were last asked for.
-	news map[types.NamespacedName]struct{}
+	// accounts are when something was last left out of which only the service account is known.
+	accounts map[account]time.Time
+	// news are the pods, by UID, that refused somebody since they were last asked for.
+	news map[string]types.NamespacedName
 }
+
+// account is a service account.
+type account struct{ namespace, name string }
 
 // record is what one proxy logged.
 type record struct {
@@ -71,7 +78,8 @@ type tally struct {
 
 func newStore(limits Limits) *store {
 	return &store{
-		limits: limits, records: map[string]*record{}, retention: limits.Retention, news: map[types.NamespacedName]struct{}{},
+		limits: limits, records: map[string]*record{}, retention: limits.Retention,
+		accounts: map[account]time.Time{}, news: map[string]types.NamespacedName{},
 	}
 }
 
@@ -101,7 +109,7 @@ func (s *store) add(pod facts.Identity, authenticated bool, e entry, who facts.I
 		t.count++
 	}
 	if e.refused {
-		s.news[r.pod] = struct{}{}
+		s.news[pod.UID] = r.pod
 	}
 }
 
@@ -116,6 +124,13 @@ func (s *store) truncate(pod facts.Identity, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.record(pod, now).truncated = now
+}
+
+// truncateAccount notes that something was left out, of some pod of a service account.
+func (s *store) truncateAccount(of account, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accounts[of] = now
 }
 
 // truncateAll notes that something was left out, of whatever pod.
@@ -197,7 +212,7 @@ func (s *store) evict(spare *record, now time.Time) bool {
 
 func (s *store) drop(uid string) {
 	s.callers -= len(s.records[uid].callers)
-	delete(s.news, s.records[uid].pod)
+	delete(s.news, uid)
 	delete(s.records, uid)
 }
 
@@ -214,18 +229,19 @@ func (s *store) sweep(now time.Time) {
 			s.drop(uid)
 		}
 	}
+	maps.DeleteFunc(s.accounts, func(_ account, last time.Time) bool { return last.Before(limit) })
 }
 
 // refusing are the pods that refused somebody since this was last asked.
 func (s *store) refusing() []types.NamespacedName {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	pods := make([]types.NamespacedName, 0, len(s.news))
-	for pod := range s.news {
-		pods = append(pods, pod)
+	names := map[types.NamespacedName]struct{}{} // two may have had one
+	for _, pod := range s.news {
+		names[pod] = struct{}{}
 	}
 	clear(s.news)
-	return pods
+	return slices.Collect(maps.Keys(names))
 }
 
 // tallies are the callers that a request asks for.
@@ -253,6 +269,22 @@ func (s *store) tallies(request traffic.LogRequest, now time.Time) (all []tally,
 	return all, truncated
 }
 
+// accountTruncated says whether something was left out that may be of the pods that a request asks for.
+func (s *store) accountTruncated(ctx context.Context, directory Directory, request traffic.LogRequest, now time.Time) bool {
+	s.mu.Lock()
+	recent := map[account]bool{}
+	for of, last := range s.accounts {
+		notAfter(&last, now)
+		s.accounts[of] = last
+		recent[of] = last.After(request.Since)
+	}
+	s.mu.Unlock()
+	return len(recent) > 0 && slices.ContainsFunc(request.Proxies, func(proxy traffic.Proxy) bool {
+		pod, ok := directory.Named(ctx, proxy.Namespace, proxy.Name)
+		return ok && recent[account{pod.Namespace, pod.ServiceAccount}]
+	})
+}
+
 // notAfter dates what a clock that was ahead has noted to the first time that somebody asks once it is right, from which it ages.
 func notAfter(noted *time.Time, now time.Time) {
 	if noted.After(now) {
@@ -264,7 +296,7 @@ func notAfter(noted *time.Time, now time.Time) {
 // pods is a moment behind.
 func (s *store) logged(ctx context.Context, directory Directory, request traffic.LogRequest, now time.Time) traffic.Logged {
 	all, truncated := s.tallies(request, now)
-	out := traffic.Logged{Truncated: truncated}
+	out := traffic.Logged{Truncated: truncated || s.accountTruncated(ctx, directory, request, now)}
 	callers := make([]traffic.LoggedCaller, 0, len(all))
 	for _, l := range all {
 		if l.workload == "" {

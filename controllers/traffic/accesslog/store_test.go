@@ -206,6 +206,49 @@ func TestRefusing(t *testing.T) {
 	if got := s.refusing(); len(got) != 0 {
 		t.Errorf("%v refused somebody again", got)
 	}
+	// The record of the pod that had the name before goes, and the refusal of this one stays.
+	before := target
+	before.UID = "before"
+	s.add(before, false, called("10.0.0.9", 8000, epoch), cron, epoch)
+	later := epoch.Add(25 * time.Hour)
+	s.add(target, false, e, cron, later)
+	s.sweep(later)
+	if got := s.refusing(); len(s.records) != 1 || len(got) != 1 {
+		t.Errorf("%d records, %v refused somebody", len(s.records), got)
+	}
+}
+
+// TestRefusingTwice: a name is told once, whoever has it.
+func TestRefusingTwice(t *testing.T) {
+	t.Parallel()
+	s := newStore(Limits{}.withDefaults())
+	e := called("10.0.0.9", 8000, epoch)
+	e.refused = true
+	for _, uid := range []string{"a", "b"} {
+		pod := target
+		pod.UID = uid
+		s.add(pod, false, e, cron, epoch)
+	}
+	if got := s.refusing(); len(got) != 1 {
+		t.Errorf("%v refused somebody", got)
+	}
+}
+
+// TestAccountsAreForgotten: what was left out of an account's lists is so for as long as a caller is remembered.
+func TestAccountsAreForgotten(t *testing.T) {
+	t.Parallel()
+	s, c := newStore(Limits{}.withDefaults()), &cluster{}
+	c.add(epoch, target)
+	s.truncateAccount(account{target.Namespace, target.ServiceAccount}, epoch)
+	if !s.logged(t.Context(), c, every(epoch.Add(-time.Hour), target), epoch).Truncated {
+		t.Error("nothing was left out")
+	}
+	if s.logged(t.Context(), c, every(epoch.Add(time.Hour), target), epoch.Add(2*time.Hour)).Truncated {
+		t.Error("something was left out before what is asked for")
+	}
+	if s.sweep(epoch.Add(25 * time.Hour)); len(s.accounts) > 0 {
+		t.Errorf("%d accounts are remembered", len(s.accounts))
+	}
 }
 
 // TestOneProxyPaysItself: a proxy with ever new callers loses its own, and no other's.
