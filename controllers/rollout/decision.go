@@ -80,7 +80,8 @@ func (d Decision) Held(target facts.Target, before facts.Policy) facts.Policy {
 type Rule struct {
 	Host facts.Host
 	TLS  facts.TLS
-	// Ports that differ, by Service port, in the order of the Service. One that is unset is left to auto-mTLS.
+	// Ports that differ, by Service port, in the order of the Service. None is unset: a port is left to auto-mTLS by a rule without
+	// tls that does not list it.
 	Ports []RulePort
 }
 
