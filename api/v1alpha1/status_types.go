@@ -412,7 +412,8 @@ type Evidence struct {
 	SinceTime *metav1.Time `json:"sinceTime,omitempty"`
 
 	// proxies is a digest of the identities of the proxies that were read: pod
-	// and start of the process.
+	// and start of the process. With Prometheus as the source it is a digest of
+	// the workloads that were observed, and of who else refused them plaintext.
 	// +optional
 	// +kubebuilder:validation:MaxLength=64
 	Proxies string `json:"proxies,omitempty"`

@@ -20,26 +20,26 @@ type neighbour struct {
 	another bool
 }
 
-// evidence marks what was observed as this source's, and stands for the target's workloads.
+// evidence marks what was observed as this source's, and stands for the target's workloads, and for who else refused plaintext.
 func (v *view) evidence() string {
 	names := make([]string, 0, len(v.workloads))
 	for name := range v.workloads {
 		names = append(names, fmt.Sprintf("%q", name))
 	}
 	slices.Sort(names)
-	sum := sha256.Sum256([]byte(strings.Join(names, "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(slices.Concat(names, v.req.Refusing), "\n")))
 	return evidenceOf + " " + hex.EncodeToString(sum[:16])
 }
 
-// resume judges what status kept of the time before this process: what a workload saw last that left since then is not known.
-// A digest does not tell that from one that came, which would lose nothing: both restart the stretch. Without evidence and
-// without a stretch the profile is new, or was never observed.
+// resume judges what status kept of the time before this process: what a workload saw last that left since then is not known, nor
+// what a policy refused that went. A digest does not tell that from one that came, which would lose nothing: both restart the
+// stretch. Without evidence and without a stretch the profile is new, or was never observed.
 func (v *view) resume() {
 	e := v.req.Evidence
 	if e == nil && v.req.CleanSince.IsZero() || e != nil && e.Proxies == v.evidence() {
 		return
 	}
-	v.lost("other workloads may have been of the target before the operator was away, and what they saw last is not known")
+	v.lost("other workloads may have been of the target before the operator was away, or others refused plaintext to it, and what they saw last is not known")
 	v.profile.told = v.history.from // so that this is told
 }
 

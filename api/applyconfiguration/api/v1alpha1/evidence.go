@@ -21,7 +21,8 @@ type EvidenceApplyConfiguration struct {
 	// says.
 	SinceTime *v1.Time `json:"sinceTime,omitempty"`
 	// proxies is a digest of the identities of the proxies that were read: pod
-	// and start of the process.
+	// and start of the process. With Prometheus as the source it is a digest of
+	// the workloads that were observed, and of who else refused them plaintext.
 	Proxies *string `json:"proxies,omitempty"`
 	// targets is a digest of the target's selector. Another set of targets
 	// starts another stretch.
