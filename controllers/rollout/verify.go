@@ -140,6 +140,9 @@ func notTaken(in Input, switched time.Time) string {
 func rollBack(in Input, d *Decision, before facts.Form) bool {
 	now, floor, back := live(in), inherited(in), false
 	form := transform(in, func(port int32, asked v1alpha1.Mode) v1alpha1.Mode {
+		if asked == v1alpha1.ModeStrict && floor != v1alpha1.ModeStrict && !holdsStrict(in, now, port) {
+			return v1alpha1.ModePermissive // it is no part of the switch: see widened
+		}
 		if asked != v1alpha1.ModeStrict || before.At(port) == v1alpha1.ModeStrict || floor == v1alpha1.ModeStrict {
 			return stepTo(in, now, port, asked)
 		}

@@ -156,6 +156,10 @@ func TestWidened(t *testing.T) {
 		"after a restart":           {widened(func(in *rollout.Input) { in.Held = facts.Policy{} }), written, v1alpha1.StageVerifying, true},
 		"callers fail":              {widened(failing), permissive, v1alpha1.StageRolledBack, false},
 		"callers fail, no rollback": {widened(failing, func(in *rollout.Input) { in.Spec.Rollback = v1alpha1.RollbackNever }), written, v1alpha1.StageObserving, false},
+		"callers fail, of a switch that was for one port more": {widened(failing, func(in *rollout.Input) {
+			in.Facts.Policy.Previous = form(v1alpha1.ModeStrict, 8080, v1alpha1.ModePermissive)
+			in.Held = facts.Policy{}
+		}), facts.Form{Mode: v1alpha1.ModeStrict, Ports: map[int32]v1alpha1.Mode{8080: v1alpha1.ModePermissive, 9443: v1alpha1.ModePermissive}}, v1alpha1.StageRolledBack, false},
 		"is over":                   {widened(late), written, v1alpha1.StageObserving, false},
 		"the whole window was seen": {widened(late, func(in *rollout.Input) { in.Seen.Since = noon.Add(-window) }), written, v1alpha1.StageObserving, false},
 		"another policy is used": {widened(func(in *rollout.Input) {
