@@ -233,21 +233,25 @@ func (res *resolution) shares(ctx context.Context, rival Rival) (bool, error) {
 }
 
 // resolveHandover finds the sections that the profile has given up, and that another one of the same target takes up: what
-// it had stays until the other's objects are there.
+// it had stays until the objects of one of those are there.
 func (res *resolution) resolveHandover(ctx context.Context, found []Rival) error {
-	for _, section := range []v1alpha1.Section{v1alpha1.SectionMTLS, v1alpha1.SectionJWT, v1alpha1.SectionAuthorization} {
-		for _, rival := range found {
-			up := rival.SameTarget && rival.Profile.DeletionTimestamp.IsZero() && sets(rival.Profile, section)
-			if !up || sets(res.profile, section) || slices.Contains(res.facts.Handover, section) {
-				continue
-			}
-			live, err := res.taken(ctx, rival, section)
+	for _, section := range allSections {
+		if sets(res.profile, section) {
+			continue
+		}
+		takers := slices.DeleteFunc(slices.Clone(found), func(rival Rival) bool {
+			return !rival.SameTarget || !rival.Profile.DeletionTimestamp.IsZero() || !sets(rival.Profile, section)
+		})
+		live := len(takers) == 0
+		for _, taker := range takers {
+			taken, err := res.taken(ctx, taker, section)
 			if err != nil {
 				return err
 			}
-			if !live {
-				res.facts.Handover = append(res.facts.Handover, section)
-			}
+			live = live || taken
+		}
+		if !live {
+			res.facts.Handover = append(res.facts.Handover, section)
 		}
 	}
 	return nil

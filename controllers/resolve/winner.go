@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -29,34 +30,42 @@ func (res *resolution) winnerLive(ctx context.Context, contest Contest) (bool, e
 
 // peerLive says so of the winner's PeerAuthentication, which must be no weaker than the profile's own on any port.
 func (res *resolution) peerLive(ctx context.Context, winner *v1alpha1.ServiceSecurityProfile) (bool, error) {
-	theirs, live, err := res.peerOf(ctx, winner)
-	if err != nil || !live {
+	theirs, err := res.peerOf(ctx, winner)
+	if err != nil || theirs == nil {
 		return false, err
 	}
 	if res.resolver.member && winner.Spec.MTLS.Mode != v1alpha1.ModeStrict {
 		return true, nil // a workload's own profile may be what makes it an exception from its namespace
 	}
-	weaker, err := res.weakerThanOurs(ctx, theirs)
-	return err == nil && !weaker, err
+	ours, err := res.ownPeers(ctx)
+	return err == nil && !slices.ContainsFunc(ours, func(form facts.Form) bool { return !formOf(theirs).NoWeaker(form) }), err
 }
 
-// peerTaken says whether a profile that takes mutual TLS over has done so: what it has is no weaker, or all that it asks for.
+// peerTaken says whether a profile that takes mutual TLS over has done so: what it has is no weaker than the profile's own, but where
+// it asks for less, and is not being verified, or a rollback would take what the profile had.
 func (res *resolution) peerTaken(ctx context.Context, taker *v1alpha1.ServiceSecurityProfile) (bool, error) {
-	theirs, live, err := res.peerOf(ctx, taker)
-	if err != nil || !live || theirs.Equal(askedForm(taker)) {
-		return live, err
+	theirs, err := res.peerOf(ctx, taker)
+	if err != nil || theirs == nil || theirs.Annotations[v1alpha1.AnnotationSwitchedAt] != "" {
+		return false, err
 	}
-	weaker, err := res.weakerThanOurs(ctx, theirs)
-	return err == nil && !weaker, err
+	asked := askedForm(taker)
+	ours, err := res.ownPeers(ctx)
+	return err == nil && !slices.ContainsFunc(ours, func(form facts.Form) bool {
+		ports := slices.AppendSeq(slices.Collect(maps.Keys(form.Ports)), maps.Keys(asked.Ports))
+		return !formOf(theirs).NoWeaker(form.Map(ports, func(port int32, mode v1alpha1.Mode) v1alpha1.Mode { return facts.Weaker(mode, asked.At(port)) }))
+	}), err
 }
 
-// peerOf is what another profile's PeerAuthentication says, and whether it is there for every pod of the target.
-func (res *resolution) peerOf(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) (facts.Form, bool, error) {
+// peerOf is another profile's PeerAuthentication, if it is there for every pod of the target; nil if not.
+func (res *resolution) peerOf(ctx context.Context, profile *v1alpha1.ServiceSecurityProfile) (*securityv1.PeerAuthentication, error) {
 	var theirs securityv1.PeerAuthentication
 	live, err := res.owned(ctx, PeerAuthenticationKind, profile, facts.PeerName(profile), &theirs)
 	selector := theirs.Spec.GetSelector().GetMatchLabels()
 	misses := slices.ContainsFunc(res.subjects(), func(pod subject) bool { return len(selector) > 0 && !matches(selector, pod.labels) })
-	return formOf(&theirs), live && !misses, err
+	if err != nil || !live || misses {
+		return nil, err
+	}
+	return &theirs, nil
 }
 
 // askedForm is what a profile asks of mutual TLS.
@@ -68,13 +77,17 @@ func askedForm(profile *v1alpha1.ServiceSecurityProfile) facts.Form {
 	return asked
 }
 
-// weakerThanOurs says whether a form is weaker than an object that the profile has for a pod of the target. Of a whole namespace's
-// there are several, and that of a workload had another name when other workloads shared its labels.
-func (res *resolution) weakerThanOurs(ctx context.Context, form facts.Form) (bool, error) {
+// ownPeers are what the profile's own objects for pods of the target say. Of a whole namespace's there are several, and that of a
+// workload had another name when other workloads shared its labels.
+func (res *resolution) ownPeers(ctx context.Context) ([]facts.Form, error) {
 	policies, err := listAll(ctx, res.source, policiesBySelector, res.profile.Namespace)
-	return slices.ContainsFunc(policies, func(policy *securityv1.PeerAuthentication) bool {
-		return metav1.IsControlledBy(policy, res.profile) && res.reaches(policy) && !form.NoWeaker(formOf(policy))
-	}), err
+	var forms []facts.Form
+	for _, policy := range policies {
+		if metav1.IsControlledBy(policy, res.profile) && res.reaches(policy) {
+			forms = append(forms, formOf(policy))
+		}
+	}
+	return forms, err
 }
 
 // reaches says that one of the profile's own policies is about a pod of the target, or has the name of the target's.

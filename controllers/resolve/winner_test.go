@@ -195,7 +195,10 @@ func TestHandoverOfMutualTLS(t *testing.T) {
 	giver := edited(newProfile("giver", 5, toService("web"), strict), withoutMTLS)
 	taker := newProfile("taker", 10, toService("web"), strict)
 	excepting := newProfile("taker", 10, toService("web"), strict, v1alpha1.PortMTLS{Port: 8080, Mode: permissive})
-	lenient := newProfile("taker", 10, toService("web"), permissive)
+	lenient, off := newProfile("taker", 10, toService("web"), permissive), newProfile("taker", 10, toService("web"), disabled)
+	verified := func(p *securityv1.PeerAuthentication) {
+		p.Annotations = map[string]string{v1alpha1.AnnotationSwitchedAt: "2026-01-02T12:00:00Z"}
+	}
 	ours := owned(newPolicy("foo", "giver", 5, web, strict), giver)
 	theirs := func(mode v1alpha1.Mode, edits ...func(*securityv1.PeerAuthentication)) *securityv1.PeerAuthentication {
 		return owned(newPolicy("foo", "taker", 10, web, mode, edits...), taker)
@@ -212,7 +215,10 @@ func TestHandoverOfMutualTLS(t *testing.T) {
 		"the taker is STRICT":                     {taker, []client.Object{theirs(strict)}, nil},
 		"the taker is on its way to an exception": {excepting, []client.Object{theirs(permissive)}, mtls},
 		"the taker is STRICT with an exception":   {excepting, []client.Object{theirs(strict, port)}, nil},
+		"the taker is STRICT, and is verified":    {taker, []client.Object{theirs(strict, verified)}, mtls},
 		"the taker asks for PERMISSIVE":           {lenient, []client.Object{theirs(permissive)}, nil},
+		"the taker is on its way to DISABLE":      {off, []client.Object{theirs(permissive)}, nil},
+		"another one is later, and has nothing":   {taker, []client.Object{theirs(strict), edited(newProfile("third", 20, toService("web"), strict), func(p *v1alpha1.ServiceSecurityProfile) { p.UID = "third" })}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := cluster(t, append(tc.objects, newService("web", web), newPod("web-a", web), giver, tc.taker, ours)...)
