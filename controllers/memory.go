@@ -2,8 +2,6 @@ package controllers
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -55,8 +53,8 @@ type knowledge struct {
 	// switch is near or being verified.
 	meshed []traffic.MeshedCaller
 	calls  *rollout.CallHistory
-	// refusing are the policies of others by which pods of the target refused plaintext when it was last observed.
-	refusing []string
+	// refused is what plaintext the target's workloads refused by policies of others.
+	refused rollout.Refusals
 	// status as it was last written, as of version, until the cache has it.
 	status        v1alpha1.ServiceSecurityProfileStatus
 	version       string
@@ -78,7 +76,7 @@ func (r *Reconciler) remember(name types.NamespacedName, uid types.UID, now time
 		ok = false
 	}
 	if !ok {
-		known = &knowledge{uid: uid, began: now, observed: observerKey(uid, name.Name)}
+		known = &knowledge{uid: uid, began: now, observed: observerKey(uid, name.Name), refused: rollout.Refusals{}}
 		r.memory.profiles[name] = known
 	}
 	return known
@@ -159,20 +157,6 @@ func (k *knowledge) behind(policy facts.Policy) bool {
 	}
 	order, err := resourceversion.CompareResourceVersion(policy.Version, k.peer)
 	return err == nil && (order < 0 || k.gone && order == 0)
-}
-
-// released says that pods of the target may take plaintext again that a policy of anyone else made them refuse at the observation
-// before. Nobody counted what was refused, and whoever sent it may come back. A namespace that is gone sends nobody back.
-func (k *knowledge) released(f facts.Facts) bool {
-	before := k.refusing
-	k.refusing = f.Refusing
-	return slices.ContainsFunc(before, func(policy string) bool {
-		if _, still := slices.BinarySearch(f.Refusing, policy); still {
-			return false
-		}
-		namespace, _, _ := strings.Cut(policy, "/")
-		return namespace == f.Mesh.RootNamespace || slices.ContainsFunc(f.Pods, func(pod facts.Pod) bool { return pod.Namespace == namespace })
-	})
 }
 
 // written remembers a status that the cache may not have yet.

@@ -33,7 +33,7 @@ func request(profile *v1alpha1.ServiceSecurityProfile, spec rollout.Spec, f fact
 		Profile: observerKey(profile.UID, profile.Name), Created: profile.CreationTimestamp.Time, Targets: digest(f.Target.Selector), Ports: spec.StrictPorts(),
 		RequireSeries: spec.MinRequests > 0, Window: spec.ObservationWindow,
 		Proxies: proxies(f.Pods), Readings: f.Live || f.Verifying(profile),
-		Refusing: f.Refusing,
+		Refused: rollout.RefusalsOf(f.Pods, now).Text(),
 		// What STRICT refuses nobody counts, also where status does not know of the switch.
 		Unobserved: rollout.Hidden(f) || rollout.Refused(f),
 	}

@@ -220,7 +220,8 @@ func (p *run) observe(ctx context.Context) {
 	defer cancel()
 	asked := request(p.profile, p.out.Spec, p.out.Facts, p.out.Now)
 	asked.Readings = asked.Readings || p.near()
-	asked.Unobserved = p.known.released(p.out.Facts) || asked.Unobserved
+	released := p.known.refused.Released(p.out.Facts.Pods, p.out.Spec.ObservationWindow, p.out.Now)
+	asked.Unobserved = asked.Unobserved || released
 	p.out.Seen = p.Observer.Observe(within, asked)
 	p.out.Now = p.Clock.Now()
 	p.watch(ctx)

@@ -51,10 +51,6 @@ type Facts struct {
 	// InheritedFrom names the object that Inherited comes from, "namespace/name"; empty for Istio's default.
 	InheritedFrom string
 
-	// Refusing are PeerAuthentications of anyone else, "namespace/name", by which pods of the target refuse plaintext now, on any
-	// port. They are ordered, and told only while Strict is on its way.
-	Refusing []string
-
 	// What stands in the way of STRICT. Each is ordered, and empty when nothing does. WorkloadEntries, RemoteClusters,
 	// SidecarIngress, ServiceEntries, TelemetryOverrides, Uncounted and ScheduledJobs are told only while Strict is on its way.
 
@@ -320,6 +316,9 @@ type Pod struct {
 	ExcludedPorts []string
 	// ExcludedStrict are those of them that are to be STRICT.
 	ExcludedStrict []string
+	// Refused says on which ports the pod refuses plaintext by the policies of anyone else: STRICT there, and PERMISSIVE elsewhere. It
+	// is empty if on none, and told only while Strict is on its way.
+	Refused Form
 	// UnrewrittenProbes are container names whose HTTP, TCP or gRPC probes, or HTTP hooks, reach a port that is to be STRICT
 	// through the proxy in plaintext.
 	UnrewrittenProbes []string

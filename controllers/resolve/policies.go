@@ -139,7 +139,7 @@ func (res *resolution) resolvePolicies(ctx context.Context) error {
 	}
 	inherited := res.inherited(policies)
 	res.facts.Inherited, res.facts.InheritedFrom = inherited.Mode, inherited.From
-	res.facts.Refusing = res.refusing(governed, policies)
+	res.resolveRefused(policies)
 	return nil
 }
 

@@ -294,30 +294,39 @@ func TestInherited(t *testing.T) {
 	}
 }
 
-// TestRefusing: by whose policies pods refuse plaintext while the profile is on its way to STRICT.
-func TestRefusing(t *testing.T) {
+// TestRefused: what plaintext pods refuse by the policies of others while the profile is on its way to STRICT.
+func TestRefused(t *testing.T) {
 	web, v2 := tags{"app": "web"}, tags{"version": "v2"}
 	profile := newProfile("web", 10, toService("web"), strict)
 	own := owned(newPolicy("foo", "web", 10, web, permissive), profile)
 	wider := newProfile("all", 10, v1alpha1.Target{Kind: v1alpha1.TargetNamespace}, strict)
+	on := func(mode, port v1alpha1.Mode) facts.Form {
+		return facts.Form{Mode: mode, Ports: map[int32]v1alpha1.Mode{8080: port}}
+	}
+	port := func(mode v1alpha1.Mode) func(*securityv1.PeerAuthentication) {
+		return withPorts(map[uint32]v1alpha1.Mode{8080: mode})
+	}
+	none, all := facts.Form{}, facts.Form{Mode: strict}
 	for name, tc := range map[string]struct {
 		objects []client.Object
-		want    []string
+		a, b    facts.Form // of pods of versions 1 and 2
 	}{
-		"its own says PERMISSIVE under a STRICT parent": {[]client.Object{own, newPolicy("foo", "default", 0, nil, strict)}, nil},
-		"an older one":                     {[]client.Object{own, newPolicy("foo", "a", 0, web, strict)}, []string{"foo/a"}},
-		"an older one, on a port":          {[]client.Object{own, newPolicy("foo", "a", 0, web, permissive, withPorts(map[uint32]v1alpha1.Mode{8080: strict}))}, []string{"foo/a"}},
-		"an older one that is PERMISSIVE":  {[]client.Object{own, newPolicy("foo", "a", 0, web, permissive)}, nil},
-		"a younger one":                    {[]client.Object{own, newPolicy("foo", "a", 20, web, strict)}, nil},
-		"an older one without a mode":      {[]client.Object{own, newPolicy("foo", "a", 0, web, unset), newPolicy("istio-system", "default", 0, nil, strict)}, []string{"istio-system/default"}},
-		"for some pods":                    {[]client.Object{own, newPolicy("foo", "a", 0, v2, strict), newPolicy("foo", "b", 1, v2, strict)}, []string{"foo/a"}},
-		"of a whole namespace's profile":   {[]client.Object{own, wider, owned(newPolicy("foo", "all-web", 0, web, strict), wider)}, []string{"foo/all-web"}},
-		"several, for a workload and here": {[]client.Object{newPolicy("foo", "a", 0, v2, strict), newPolicy("istio-system", "default", 0, nil, strict), newPolicy("foo", "default", 0, nil, permissive)}, []string{"foo/a"}},
-		"STRICT is there":                  {[]client.Object{owned(newPolicy("foo", "web", 10, web, strict), profile), newPolicy("foo", "a", 0, v2, strict)}, nil},
+		"its own says PERMISSIVE under a STRICT parent": {[]client.Object{own, newPolicy("foo", "default", 0, nil, strict)}, none, none},
+		"an older one":                    {[]client.Object{own, newPolicy("foo", "a", 0, web, strict)}, all, all},
+		"an older one, on a port":         {[]client.Object{own, newPolicy("foo", "a", 0, web, permissive, port(strict))}, on(permissive, strict), on(permissive, strict)},
+		"an older one, but on a port":     {[]client.Object{own, newPolicy("foo", "a", 0, web, strict, port(disabled))}, on(strict, permissive), on(strict, permissive)},
+		"an older one that is PERMISSIVE": {[]client.Object{own, newPolicy("foo", "a", 0, web, permissive)}, none, none},
+		"a younger one":                   {[]client.Object{own, newPolicy("foo", "a", 20, web, strict)}, none, none},
+		"an older one without a mode":     {[]client.Object{own, newPolicy("foo", "a", 0, web, unset), newPolicy("istio-system", "default", 0, nil, strict)}, all, all},
+		"for some pods":                   {[]client.Object{own, newPolicy("foo", "a", 0, v2, strict)}, none, all},
+		"of a whole namespace's profile":  {[]client.Object{own, wider, owned(newPolicy("foo", "all-web", 0, web, strict), wider)}, all, all},
+		"STRICT is there":                 {[]client.Object{owned(newPolicy("foo", "web", 10, web, strict), profile), newPolicy("foo", "a", 0, v2, strict)}, none, none},
 	} {
 		t.Run(name, func(t *testing.T) {
-			target := []client.Object{newService("web", web, port(80, 8080)), newPod("web-a", web), newPod("web-b", tags{"app": "web", "version": "v2"}), profile}
-			diff(t, "refusing", tc.want, mustResolve(t, cluster(t, append(target, tc.objects...)...), profile).Refusing)
+			target := []client.Object{newService("web", web), newPod("web-a", web), newPod("web-b", tags{"app": "web", "version": "v2"}), profile}
+			pods := mustResolve(t, cluster(t, append(target, tc.objects...)...), profile).Pods
+			diff(t, "version 1", tc.a, pods[0].Refused)
+			diff(t, "version 2", tc.b, pods[1].Refused)
 		})
 	}
 }

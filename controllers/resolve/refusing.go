@@ -1,40 +1,52 @@
 package resolve
 
 import (
-	"maps"
-	"slices"
-
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
+	"github.com/servicesecurity/operator/controllers/facts"
 )
 
-// refusing are the policies of anyone else by which pods refuse plaintext now, on any port, while STRICT is on its way: nobody counts
-// what is refused.
-func (res *resolution) refusing(governed []subject, policies []*securityv1.PeerAuthentication) []string {
+// resolveRefused finds what plaintext the pods refuse now by policies of anyone else, while STRICT is on its way: nobody counts what is
+// refused.
+func (res *resolution) resolveRefused(policies []*securityv1.PeerAuthentication) {
 	if !res.onItsWay() {
-		return nil
+		return
 	}
 	near := res.near(policies)
-	found := map[string]bool{}
-	for _, pod := range governed {
-		mesh, space, workload := oldestOfEach(res.facts.Mesh.RootNamespace, pod.namespace, pod.labels, near(pod.namespace))
-		if workload != nil && slices.Contains(slices.Collect(maps.Values(portsOf(workload))), v1alpha1.ModeStrict) {
-			found[qualified(workload)] = !res.ours(workload)
-		}
-		for _, policy := range []*securityv1.PeerAuthentication{workload, space, mesh} {
-			if policy == nil || modeOf(policy.Spec.GetMtls()) == "" {
-				continue
-			}
-			if modeOf(policy.Spec.GetMtls()) == v1alpha1.ModeStrict {
-				found[qualified(policy)] = !res.ours(policy)
-			}
-			break
+	for i, pod := range res.pods {
+		if takesMutualTLS(pod) {
+			res.facts.Pods[i].Refused = res.refused(subject{pod.Namespace, pod.Labels}, near(pod.Namespace))
 		}
 	}
-	maps.DeleteFunc(found, func(_ string, others bool) bool { return !others })
-	return slices.Sorted(maps.Keys(found))
+}
+
+// refused says on which ports the policies of anyone else have a pod refuse plaintext; nothing if on none.
+func (res *resolution) refused(pod subject, policies []*securityv1.PeerAuthentication) facts.Form {
+	mesh, space, workload := oldestOfEach(res.facts.Mesh.RootNamespace, pod.namespace, pod.labels, policies)
+	refuses := func(policy *securityv1.PeerAuthentication, mode v1alpha1.Mode) v1alpha1.Mode {
+		if mode == v1alpha1.ModeStrict && !res.ours(policy) {
+			return v1alpha1.ModeStrict
+		}
+		return v1alpha1.ModePermissive
+	}
+	form := facts.Form{Mode: v1alpha1.ModePermissive}
+	for _, policy := range []*securityv1.PeerAuthentication{mesh, space, workload} {
+		if policy != nil && modeOf(policy.Spec.GetMtls()) != "" {
+			form.Mode = refuses(policy, modeOf(policy.Spec.GetMtls()))
+		}
+	}
+	if workload != nil {
+		form.Ports = portsOf(workload)
+		for port, mode := range form.Ports {
+			form.Ports[port] = refuses(workload, mode)
+		}
+	}
+	if form.Equal(facts.Form{Mode: v1alpha1.ModePermissive}) {
+		return facts.Form{}
+	}
+	return form
 }
 
 // ours says that a policy is the profile's, for its target or for a workload of that.

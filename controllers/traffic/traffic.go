@@ -33,9 +33,9 @@ type Request struct {
 	RequireSeries bool
 	// Window is how long callers are remembered.
 	Window time.Duration
-	// Refusing are policies of others, in order, by which proxies refuse plaintext that nobody counts, so that whoever sends it comes
+	// Refused says, in order, which workloads refuse plaintext by policies of others: nobody counts that, and whoever sends it comes
 	// back when they go. Where an observer was there to see that, it is told as Unobserved.
-	Refusing []string
+	Refused []string
 	// Unobserved says that a part of the target takes traffic that none of the proxies counts: no stretch goes on over that.
 	Unobserved bool
 	// Readings says that what the proxies say of their own configuration is needed: the switch is near, or was just made.

@@ -20,19 +20,19 @@ type neighbour struct {
 	another bool
 }
 
-// evidence marks what was observed as this source's, and stands for the target's workloads, and for who else refused plaintext.
+// evidence marks what was observed as this source's, and stands for the target's workloads, and for what others have them refuse.
 func (v *view) evidence() string {
 	names := make([]string, 0, len(v.workloads))
 	for name := range v.workloads {
 		names = append(names, fmt.Sprintf("%q", name))
 	}
 	slices.Sort(names)
-	sum := sha256.Sum256([]byte(strings.Join(slices.Concat(names, v.req.Refusing), "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(slices.Concat(names, v.req.Refused), "\n")))
 	return evidenceOf + " " + hex.EncodeToString(sum[:16])
 }
 
 // resume judges what status kept of the time before this process: what a workload saw last that left since then is not known, nor
-// what a policy refused that went. A digest does not tell that from one that came, which would lose nothing: both restart the
+// what was refused by a policy that went. A digest does not tell that from one that came, which would lose nothing: both restart the
 // stretch. Without evidence and without a stretch the profile is new, or was never observed.
 func (v *view) resume() {
 	e := v.req.Evidence

@@ -33,11 +33,11 @@ func TestWorkloadsBefore(t *testing.T) {
 		leaves   bool
 		evidence func(*v1alpha1.Evidence) *v1alpha1.Evidence
 		first    bool   // the profile is new
-		refusing string // a policy of another's by which plaintext is refused when the operator is back
+		refused  string // by a policy of another's when the operator is back
 		wantLost bool
 	}{
 		"the same":                {},
-		"others refuse plaintext": {refusing: "shop/other", wantLost: true},
+		"others refuse plaintext": {refused: "shop/web Strict", wantLost: true},
 		"one that left":           {leaves: true, wantLost: true},
 		"that do not say":         {evidence: func(e *v1alpha1.Evidence) *v1alpha1.Evidence { e.Proxies = evidenceOf; return e }, wantLost: true},
 		"by the sidecars":         {evidence: func(e *v1alpha1.Evidence) *v1alpha1.Evidence { e.Proxies = "0f0f"; return e }, wantLost: true},
@@ -80,9 +80,9 @@ func TestWorkloadsBefore(t *testing.T) {
 					s.scrape(p, s.now)
 				}
 				seen := o.Observe(context.Background(), s.request(func(r *traffic.Request) {
-					r.CleanSince, r.Evidence, r.Proxies, r.Refusing = since, evidence, nil, nil
-					if tc.refusing != "" {
-						r.Refusing = []string{tc.refusing}
+					r.CleanSince, r.Evidence, r.Proxies, r.Refused = since, evidence, nil, nil
+					if tc.refused != "" {
+						r.Refused = []string{tc.refused}
 					}
 					for _, p := range pods {
 						r.Proxies = append(r.Proxies, p.proxy())
