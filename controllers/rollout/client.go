@@ -101,6 +101,11 @@ func ruleOf(host facts.Host, tls facts.TLS, ports []facts.TLS) Rule {
 	return rule
 }
 
+// mutual says that clients are told to use mutual TLS, if only on a port.
+func (r Rule) mutual() bool {
+	return r.TLS == facts.TLSMutual || slices.ContainsFunc(r.Ports, func(p RulePort) bool { return p.TLS == facts.TLSMutual })
+}
+
 // empty says that clients are told nothing, which takes no rule.
 func (r Rule) empty() bool { return r.TLS == facts.TLSUnset && len(r.Ports) == 0 }
 
@@ -137,7 +142,7 @@ func harmless(in Input, host facts.Host) bool {
 		// What does not take mutual TLS under the wildcard has rules of its own; with auto-mTLS no rule is needed at all.
 		return !in.Facts.Mesh.AutoMTLS
 	}
-	known := host.Endpoints > 0 || liveRule(in, host).TLS == facts.TLSMutual
+	known := host.Endpoints > 0 || liveRule(in, host).mutual()
 	return known && len(host.UnmeshedEndpoints) == 0 && !foreignRule(in, host)
 }
 

@@ -50,13 +50,18 @@ func TestRules(t *testing.T) {
 		edits []func(*rollout.Input)
 		want  string
 	}{
-		"Auto, all in the mesh":                        {base(), nil, "ISTIO_MUTUAL"},
-		"Auto, written anew":                           {base(), []func(*rollout.Input){noRule}, "ISTIO_MUTUAL"},
-		"Auto, PERMISSIVE is new":                      {base(), []func(*rollout.Input){noRule, func(in *rollout.Input) { in.Facts.UnchangedFor = 0 }}, ""},
-		"Auto, an endpoint without a sidecar":          {base(), []func(*rollout.Input){unmeshed}, ""},
-		"Auto, a foreign rule":                         {base(), []func(*rollout.Input){foreign}, ""},
-		"Auto, no endpoints, and no rule yet":          {base(), []func(*rollout.Input){empty, noRule}, ""},
-		"Auto, no endpoints for a moment":              {base(), []func(*rollout.Input){empty}, "ISTIO_MUTUAL"},
+		"Auto, all in the mesh":               {base(), nil, "ISTIO_MUTUAL"},
+		"Auto, written anew":                  {base(), []func(*rollout.Input){noRule}, "ISTIO_MUTUAL"},
+		"Auto, PERMISSIVE is new":             {base(), []func(*rollout.Input){noRule, func(in *rollout.Input) { in.Facts.UnchangedFor = 0 }}, ""},
+		"Auto, an endpoint without a sidecar": {base(), []func(*rollout.Input){unmeshed}, ""},
+		"Auto, a foreign rule":                {base(), []func(*rollout.Input){foreign}, ""},
+		"Auto, no endpoints, and no rule yet": {base(), []func(*rollout.Input){empty, noRule}, ""},
+		"Auto, no endpoints for a moment":     {base(), []func(*rollout.Input){empty}, "ISTIO_MUTUAL"},
+		"Auto, no endpoints for a moment, told by port": {base(), []func(*rollout.Input){empty, func(in *rollout.Input) {
+			in.Spec.Asked = form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModeStrict)
+			in.Facts.Policy = ownPolicy(form(v1alpha1.ModeDisabled, 9443, v1alpha1.ModePermissive))
+			in.Facts.Rules[0].TLS, in.Facts.Rules[0].Ports = facts.TLSDisable, map[int32]facts.TLS{443: facts.TLSMutual}
+		}}, "DISABLE 443=ISTIO_MUTUAL"},
 		"Auto, a foreign object of that name":          {base(), []func(*rollout.Input){func(in *rollout.Input) { in.Facts.Rules[0].Owned = false; in.Facts.UnchangedFor = 0 }}, ""},
 		"Auto, PERMISSIVE asked":                       {base(), []func(*rollout.Input){asked(permissive)}, ""},
 		"Auto, a Strict port under Permissive":         {base(), []func(*rollout.Input){asked(form(v1alpha1.ModePermissive, 8080, v1alpha1.ModeStrict))}, "ISTIO_MUTUAL"},
