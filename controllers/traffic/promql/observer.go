@@ -109,9 +109,23 @@ func (o *Observer) Observe(ctx context.Context, request traffic.Request) traffic
 		}
 	}
 	o.hearLastWords(ctx, request) // first: a server that is slow must not make it too late
-	err := o.poller.require(ctx, request.Profile, need{window: request.Window, namespaces: namespaces})
+	within, cancel := o.patience(ctx, request)
+	defer cancel()
+	err := o.poller.require(within, request.Profile, need{window: request.Window, namespaces: namespaces})
 	observation := o.conclude(request, namespaces, err)
 	return o.read(ctx, request, observation)
+}
+
+// forReading is what is left of a request's time for the direct reading, or a third of that time if it is shorter.
+const forReading = 10 * time.Second
+
+// patience bounds the wait for a poll, so that a server that is slow leaves the direct reading after it time to read.
+func (o *Observer) patience(ctx context.Context, request traffic.Request) (context.Context, context.CancelFunc) {
+	deadline, bounded := ctx.Deadline()
+	if !bounded || o.direct == nil || !request.Readings {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(forReading, time.Until(deadline)/3)))
 }
 
 // conclude judges what is there of the last poll.

@@ -809,6 +809,52 @@ func TestImpatience(t *testing.T) {
 	}
 }
 
+// inTime is a direct source that notes whether it had time left to read.
+type inTime struct {
+	direct
+	err error
+}
+
+func (d *inTime) Observe(ctx context.Context, r traffic.Request) traffic.Observation {
+	d.err = ctx.Err()
+	return d.direct.Observe(ctx, r)
+}
+
+// TestSlowPollLeavesTime holds that waiting for a slow server does not use up the time of the direct reading after it.
+func TestSlowPollLeavesTime(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	d := &inTime{direct: direct{answer: traffic.Observation{Completeness: traffic.Complete, Since: s.now.Add(-time.Hour)}}}
+	o := s.observer(clock, func(o *Options) { o.Direct = d })
+	ask := func(wait time.Duration) traffic.Observation {
+		s.now = s.now.Add(15 * time.Second)
+		s.scrape(s.pod, s.now)
+		clock.SetTime(s.now)
+		s.server.now = s.now
+		d.answer.Time = s.now
+		ctx, cancel := context.WithTimeout(context.Background(), wait)
+		defer cancel()
+		return o.Observe(ctx, s.request(func(r *traffic.Request) { r.Readings = true }))
+	}
+	before := ask(time.Minute)
+	if before.Completeness != traffic.Complete {
+		t.Fatal(before.Message)
+	}
+	hold := make(chan struct{})
+	defer close(hold)
+	s.bend = func(http.HandlerFunc) http.HandlerFunc {
+		return func(http.ResponseWriter, *http.Request) { <-hold }
+	}
+	seen := ask(3 * time.Second)
+	if d.err != nil || len(d.asked) != 2 {
+		t.Errorf("read directly %d times, the last with %v", len(d.asked), d.err)
+	}
+	if seen.Completeness != traffic.Complete || !seen.Since.Equal(before.Since) || !seen.Time.Equal(s.now) {
+		t.Errorf("%s from %s to %s, and it was read directly at %s: %s", seen.Completeness, seen.Since, seen.Time, s.now, seen.Message)
+	}
+}
+
 // TestUnobservedUnasked holds the same where that is over before the server answers again.
 func TestUnobservedUnasked(t *testing.T) {
 	s := play(t, nil)
