@@ -182,3 +182,27 @@ func TestNeighbours(t *testing.T) {
 		})
 	}
 }
+
+// TestPassing holds that plaintext counts of a pod that came and went between two looks at the target, which may have been of it: its
+// pods are listed before the server is waited for, so one that is scraped need not have been among them.
+func TestPassing(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	if seen := s.pass(o, clock, 12, nil, s.pod); seen.Completeness != traffic.Complete {
+		t.Fatal(seen.Message) // it looked for longer than what is read may be late by
+	}
+	once := newPod("once", "once", s.now)
+	once.extra = map[string]string{"instance": "10.0.0.2:15090"}
+	once.counts[requests("none", "cron")] = 1
+	scraped := s.now.Add(5 * time.Second)
+	s.scrape(once, scraped)
+	s.leave(once, scraped.Add(5*time.Second))
+	if seen := s.pass(o, clock, 1, nil, s.pod); seen.Completeness != traffic.Incomplete || !strings.Contains(seen.Message, "workload shop/once") {
+		t.Errorf("at first %s: %s", seen.Completeness, seen.Message)
+	}
+	if seen := s.pass(o, clock, 24, nil, s.pod); seen.Completeness != traffic.Complete || seen.Since.Before(scraped) {
+		t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, scraped, seen.Message)
+	}
+}
