@@ -205,7 +205,7 @@ func (w *world) calm(core Core) {
 	})
 	spec, _ := rollout.SpecOf(w.profile)
 	end := spec.ObservationWindow + spec.VerificationWindow + 8*w.config.interval + 2*drainTime + 2*time.Minute + recovery
-	if mtls := w.profile.Status.MTLS; mtls != nil && mtls.Stage == v1alpha1.StageVerifying {
+	if !w.policy.SwitchedAt.IsZero() {
 		end += spec.VerificationWindow // of fewer ports, perhaps: the others come after it
 	}
 	w.play(w.now + end)

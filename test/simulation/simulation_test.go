@@ -59,6 +59,8 @@ var sources = map[simulation.Source]struct {
 		473175: "a proxy restarts and a clock is set back while the operator is away",
 		501905: "a pod outside the mesh comes and goes while the operator is away",
 		514341: "the end of a connection, evicted before STRICT was asked for again, makes up for another",
+		535778: "STRICT is asked for on more ports while it is verified, and status is lost",
+		541577: "a pod goes between the two readings of one look",
 	}},
 	simulation.Logs: {histories: 500, cases: map[int64]string{
 		17: "a clock is set back after an entry was logged",

@@ -149,11 +149,16 @@ func (o *Observer) scrapeAll(ctx context.Context, proxies []traffic.Proxy, t *tr
 		if known := t.proxies[px.UID]; known != nil {
 			before = known.counters
 		}
-		return o.scrape(ctx, px.Address, before)
+		s := o.scrape(ctx, px.Address, before)
+		if s.err != nil && !px.Terminating {
+			s.counters = nil
+		}
+		return s
 	})
 }
 
-// scrape reads one proxy, twice if the first reading may show plaintext connections that are none.
+// scrape reads one proxy, twice if the first reading may show plaintext connections that are none. If only the second fails there are
+// both, counters and an error: of a pod that is going there may be no other reading.
 func (o *Observer) scrape(ctx context.Context, address string, before *counters) (s scrape) {
 	s.err = o.inSlot(ctx, func() error {
 		first, err := o.scraper.scrape(ctx, address)
@@ -161,6 +166,7 @@ func (o *Observer) scrape(ctx context.Context, address string, before *counters)
 		if err != nil {
 			return err
 		}
+		s.counters = first
 		if first.doubtful(before) {
 			again, err := o.scraper.scrape(ctx, address)
 			if err != nil {
@@ -168,7 +174,6 @@ func (o *Observer) scrape(ctx context.Context, address string, before *counters)
 			}
 			first.confirm(before, again)
 		}
-		s.counters = first
 		return nil
 	})
 	return s

@@ -323,6 +323,31 @@ func TestObserveSeesConnectionsThatEnd(t *testing.T) {
 	}
 }
 
+// A pod that goes between the two has no other reading: what the first has counts.
+func TestObserveTakesTheFirstOfAPodThatGoes(t *testing.T) {
+	t.Parallel()
+	text := func(total, active int) string {
+		const s = "envoy_http_downstream_cx_%s{http_conn_manager_prefix=\"inbound_0.0.0.0_8000\"} %d\n"
+		return uptime + fmt.Sprintf(s, "total", total) + fmt.Sprintf(s, "ssl_total", 5) + fmt.Sprintf(s, "active", active) + fmt.Sprintf(s, "ssl_active", 0)
+	}
+	for terminating, want := range map[bool]string{
+		true:  "Complete, since 0s, plaintext 0s, open 1, legacy/cron HTTP 1",
+		false: "Unavailable/SourceUnavailable: The proxy of pod foo/pod-0 cannot be read: it answered with HTML, not with metrics. See what answers on port 15090 of the pod: it should be its istio-proxy container.",
+	} {
+		answers := []string{text(5, 0), text(6, 1) + plainHTTP + " 1\n", "<p>"}
+		o := fleet(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, answers[0])
+			answers = answers[1:]
+		}), Options{})
+		request := asking("p", 1)
+		request.Proxies[0].Terminating = terminating
+		o.Observe(t.Context(), request)
+		if got := o.Observe(t.Context(), request); tell(got) != want || len(answers) != 0 {
+			t.Errorf("terminating %t, %d scrapes left: %s", terminating, len(answers), tell(got))
+		}
+	}
+}
+
 // A request that comes between the two has its connection in the second alone, which is not taken: it is told by the next reading, and
 // not as one of an excepted port's.
 func TestObserveTakesNoRequestWithoutItsConnection(t *testing.T) {
