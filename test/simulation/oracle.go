@@ -87,7 +87,7 @@ type oracle struct {
 	// strict is when STRICT was last written by evidence; -1 before that. rested is when it was last taken back, by port.
 	strict time.Duration
 	rested map[int32]time.Duration
-	unseen bool // and nobody knew that it had been in force
+	unseen string // why nobody knew that it had been in force; empty if somebody did
 	// writer is the operator that knows STRICT to be in force; tampered says that somebody changed the object since.
 	writer   int
 	tampered bool
@@ -376,13 +376,13 @@ func (o *oracle) takenBack(w *world, ports []int32, window time.Duration) (last 
 		last = max(last, at)
 		switch {
 		case !was || !slices.Contains(ports, port) || at <= w.now-window+o.stepped(w, w.now-window):
-		case o.unseen:
-			o.report.Invisible["under STRICT that somebody took back before status knew of it"]++
+		case o.unseen != "":
+			o.report.Invisible[o.unseen]++
 		default:
 			o.violate(w, "STRICT %s after it was taken back, and what it had refused was not seen", w.now-at)
 		}
 	}
-	o.unseen = false
+	o.unseen = ""
 	return last
 }
 
@@ -422,7 +422,13 @@ func (p *process) dropped(before time.Duration) bool {
 func (o *oracle) left(w *world, before facts.Form) {
 	for _, port := range targetPorts {
 		if before.At(port) == v1alpha1.ModeStrict && w.inForce().At(port) != v1alpha1.ModeStrict {
-			o.rested[port], o.unseen = w.now, o.unrecorded
+			o.rested[port], o.unseen = w.now, ""
+			switch {
+			case o.unrecorded:
+				o.unseen = "under STRICT that somebody took back before status knew of it"
+			case w.now < w.staleUntil && w.stale.facts.InForce().At(port) != v1alpha1.ModeStrict:
+				o.unseen = "under STRICT that came and went while the cache stood still"
+			}
 		}
 	}
 }

@@ -61,6 +61,7 @@ var sources = map[simulation.Source]struct {
 		514341: "the end of a connection, evicted before STRICT was asked for again, makes up for another",
 		535778: "STRICT is asked for on more ports while it is verified, and status is lost",
 		541577: "a pod goes between the two readings of one look",
+		554328: "a parent is STRICT for a moment in which the cache stands still",
 	}},
 	simulation.Logs: {histories: 500, cases: map[int64]string{
 		17: "a clock is set back after an entry was logged",
