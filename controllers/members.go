@@ -94,7 +94,7 @@ func (p *run) outrun(members []facts.Member) bool {
 func (p *run) member(m facts.Member) *run {
 	known, ok := p.known.members[m.Name]
 	if !ok {
-		known = &knowledge{uid: p.known.uid, began: p.out.Now, observed: observerKey(m.Profile.UID, m.Profile.Name), refused: rollout.Refusals{}}
+		known = newKnowledge(m.Profile.UID, m.Profile.Name, p.out.Now)
 		p.known.members[m.Name] = known
 	}
 	m.Facts.UnchangedFor = known.unchangedFor(m.Facts, p.out.Now)

@@ -64,6 +64,11 @@ type knowledge struct {
 	untold *v1alpha1.ServiceSecurityProfileStatus
 }
 
+// newKnowledge is what is known at first of a profile, or of a workload whose object has the name.
+func newKnowledge(uid types.UID, name string, now time.Time) *knowledge {
+	return &knowledge{uid: uid, began: now, observed: observerKey(uid, name), refused: rollout.Refusals{}}
+}
+
 func (r *Reconciler) remember(name types.NamespacedName, uid types.UID, now time.Time) *knowledge {
 	r.memory.mu.Lock()
 	defer r.memory.mu.Unlock()
@@ -76,7 +81,7 @@ func (r *Reconciler) remember(name types.NamespacedName, uid types.UID, now time
 		ok = false
 	}
 	if !ok {
-		known = &knowledge{uid: uid, began: now, observed: observerKey(uid, name.Name), refused: rollout.Refusals{}}
+		known = newKnowledge(uid, name.Name, now)
 		r.memory.profiles[name] = known
 	}
 	return known

@@ -17,21 +17,12 @@ func (res *resolution) exceptPods(ctx context.Context, policies []*securityv1.Pe
 	if res.facts.Target.Scope != v1alpha1.ScopeMesh {
 		return nil
 	}
-	spaces := map[string][]*securityv1.PeerAuthentication{}
-	for _, policy := range policies {
-		if policy.Namespace != res.facts.Mesh.RootNamespace {
-			spaces[policy.Namespace] = append(spaces[policy.Namespace], policy)
-		}
-	}
+	near := res.near(policies)
 	follows := map[*securityv1.PeerAuthentication]follower{}
 	res.excepted = map[*corev1.Pod]bool{}
 	for i := range res.facts.Pods {
 		pod := res.pods[i]
-		near := spaces[pod.Namespace]
-		if len(near) == 0 {
-			continue
-		}
-		decides := narrowest(res.facts.Mesh.RootNamespace, pod, near)
+		decides := narrowest(res.facts.Mesh.RootNamespace, pod, near(pod.Namespace))
 		if decides == nil {
 			continue
 		}

@@ -173,33 +173,13 @@ func TestObserve(t *testing.T) {
 			wantCompleteness: traffic.Complete, wantSince: at(149),
 		},
 		"a pod of the workload that went away": {
-			happens: func(s *script, n int) bool {
-				other := newPod("web", "web-5d-x2", epoch)
-				switch {
-				case n < 150:
-					other.record.Last = nil
-					s.scrape(other, s.now)
-				case n == 150:
-					other.record.Last = []labels.Labels{other.samples(s.now)[0].Labels}
-					s.leave(other, s.now)
-				}
-				return true
-			},
+			happens:          func(s *script, n int) bool { return s.leaves(newPod("web", "web-5d-x2", epoch), n) },
 			wantCompleteness: traffic.Complete, wantSince: at(150),
 		},
 		"a pod that went away, of a workload that its pods are not called after": {
 			happens: func(s *script, n int) bool {
 				s.pod.workload = "shop" // by a label
-				other := newPod("shop", "web-6e-x2", epoch)
-				switch {
-				case n < 150:
-					other.record.Last = nil
-					s.scrape(other, s.now)
-				case n == 150:
-					other.record.Last = []labels.Labels{other.samples(s.now)[0].Labels}
-					s.leave(other, s.now)
-				}
-				return true
+				return s.leaves(newPod("shop", "web-6e-x2", epoch), n)
 			},
 			wantCompleteness: traffic.Complete, wantSince: at(150),
 		},
@@ -1450,4 +1430,17 @@ func TestStem(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+}
+
+// leaves has another pod be scraped up to the scrape 150, at which it is gone.
+func (s *script) leaves(other *pod, n int) bool {
+	switch {
+	case n < 150:
+		other.record.Last = nil
+		s.scrape(other, s.now)
+	case n == 150:
+		other.record.Last = []labels.Labels{other.samples(s.now)[0].Labels}
+		s.leave(other, s.now)
+	}
+	return true
 }
