@@ -43,8 +43,13 @@ type profile struct {
 	silent bool
 	// scraped is when the last scrape was that is known of each pod, in the operator's time, as early as it may have been.
 	scraped time.Time
-	// beside are the workloads in the target's namespaces that are not the target's.
-	beside map[object]*neighbour
+	// looked is when the target was last looked at, on the operator's clock, and steady since when without a break, on the server's.
+	looked, steady time.Time
+	// own are the target's workloads then, and left those that were before, and when that was found.
+	own  map[object]struct{}
+	left map[object]time.Time
+	// others are workloads that had plaintext, and are another's.
+	others map[object]struct{}
 	// start and plaintext are times as they were first put in the operator's time: they must not creep with the clocks.
 	start, plaintext translated
 }
@@ -110,7 +115,7 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	}
 	v.bump(remembered.gap, remembered.why)
 	plain := v.traffic()
-	v.neighbours()
+	v.neighbours(now)
 	return v.observation(plain)
 }
 

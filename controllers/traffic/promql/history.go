@@ -43,8 +43,10 @@ type history struct {
 	pods      map[object]*proxy
 	names     map[string][]object // of the pods, by namespace
 	workloads map[object]*workload
-	// beside are the workloads, by namespace, that are there, or had plaintext.
-	beside map[string][]object
+	// suspects are the workloads that had plaintext, by namespace, the last to have had it first.
+	suspects map[string][]suspect
+	// serving are those for which a pod counts now.
+	serving map[object][]object
 }
 
 // proxy is what is known of the proxy of one pod.
@@ -76,8 +78,8 @@ type workload struct {
 	unlabelled time.Time
 	open       int64
 	clusters   map[string]struct{}
-	// pods that have its series now.
-	pods []object
+	// found is when it was first heard of, and lived when last a pod of it was scraped; that is known of suspects.
+	found, lived time.Time
 	// present says that it has series by mutual TLS, without a break since presentSince.
 	present      bool
 	presentSince time.Time
@@ -120,6 +122,10 @@ func newHistory() *history {
 	return &history{pods: map[object]*proxy{}, workloads: map[object]*workload{}}
 }
 
+func newWorkload(found time.Time) *workload {
+	return &workload{callers: map[caller]*sent{}, clusters: map[string]struct{}{}, found: found}
+}
+
 // begin reads what the first query says of the server itself, which the others need.
 func (a *answer) begin() error {
 	var intervals []time.Duration
@@ -159,9 +165,9 @@ func (h *history) learn(a *answer) {
 	h.interval, h.copies, h.noticed = a.interval, a.copies, max(h.noticed, a.asked.gap+a.asked.step)
 	h.learnEvents(a)
 	h.learnProxies(a)
-	h.learnPods(a)
 	h.learnTimes(a)
 	h.learnCounts(a)
+	h.learnServing(a)
 	h.learnMutual(a)
 	h.to = a.asked.at
 	h.prune(h.to.Add(-a.window - a.asked.gap))
@@ -169,12 +175,7 @@ func (h *history) learn(a *answer) {
 	for name := range h.pods {
 		h.names[name.namespace] = append(h.names[name.namespace], name)
 	}
-	h.beside = map[string][]object{}
-	for name, w := range h.workloads {
-		if name.name != "" && (len(w.pods) > 0 || !w.moved().IsZero()) {
-			h.beside[name.namespace] = append(h.beside[name.namespace], name)
-		}
-	}
+	h.suspect()
 }
 
 func (h *history) learnProxies(a *answer) {
@@ -199,19 +200,6 @@ func (h *history) learnProxies(a *answer) {
 			if p.at.IsZero() && !p.vanished.After(p.seen()) {
 				p.at = a.asked.at.Add(-a.asked.gap) // at the earliest
 			}
-		}
-	}
-}
-
-// learnPods takes in which pods count for which workload.
-func (h *history) learnPods(a *answer) {
-	for _, w := range h.workloads {
-		w.pods = nil
-	}
-	for _, s := range a.proxies {
-		if s.Metric[part] == partServes {
-			w := h.workload(a, s.Metric)
-			w.pods = append(w.pods, a.named(s.Metric))
 		}
 	}
 }
@@ -268,6 +256,7 @@ func (h *history) learnCounts(a *answer) {
 	for _, s := range a.counts {
 		w, n := h.workload(a, s.Metric), count(s.Value)/a.copies
 		switch {
+		case s.Metric[part] == partServes:
 		case s.Metric[part] == partOpen:
 			w.open = add(w.open, max(1, n))
 		case s.Metric[reporterLabel] != "" && s.Metric[policyLabel] != "":
@@ -401,6 +390,15 @@ func (a *answer) named(m model.Metric) object {
 	return object{string(m[model.LabelName(a.labels.namespace)]), string(m[model.LabelName(a.labels.pod)])}
 }
 
+// workload is the workload that a series is of; without a name if it does not say.
+func (a *answer) workload(m model.Metric) object {
+	name := string(m[destinationWorkload])
+	if name == unknown {
+		name = ""
+	}
+	return object{string(m[model.LabelName(a.labels.namespace)]), name}
+}
+
 func (h *history) proxy(a *answer, m model.Metric) *proxy {
 	key := a.named(m)
 	if h.pods[key] == nil {
@@ -410,13 +408,10 @@ func (h *history) proxy(a *answer, m model.Metric) *proxy {
 }
 
 func (h *history) workload(a *answer, m model.Metric) *workload {
-	key := object{string(m[model.LabelName(a.labels.namespace)]), string(m[destinationWorkload])}
-	if key.name == unknown {
-		key.name = ""
-	}
+	key := a.workload(m)
 	w := h.workloads[key]
 	if w == nil {
-		w = &workload{callers: map[caller]*sent{}, clusters: map[string]struct{}{}}
+		w = newWorkload(a.now)
 		h.workloads[key] = w
 	}
 	if cluster := string(m[destinationCluster]); cluster != "" && cluster != unknown && len(w.clusters) < maxKept {

@@ -206,3 +206,165 @@ func TestPassing(t *testing.T) {
 		t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, scraped, seen.Message)
 	}
 }
+
+// TestMisnamed holds that plaintext counts of a workload that the metrics of the target's own pods name, whatever their name is and
+// whoever else has it.
+func TestMisnamed(t *testing.T) {
+	t.Parallel()
+	s, other := beside(t, "web-x", "web-x-7c-y1")
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	target := newPod("web-y", "web-y-7c-y1", epoch.Add(-time.Hour))
+	listed := *target
+	target.workload = other.workload
+	target.extra = map[string]string{"instance": "10.0.0.3:15090"}
+	target.counts[requests("mutual_tls", "front")] = 1
+	var plain time.Time
+	seen := s.pass(o, clock, 60, func(n int) {
+		if n == 40 {
+			target.counts[requests("none", "cron")], plain = 1, s.now
+		}
+		s.scrape(other, s.now)
+		s.scrape(target, s.now)
+	}, s.pod)
+	if seen.Since.After(plain) {
+		t.Errorf("since %s, and the plaintext was at %s and another's: %s", seen.Since, plain, seen.Message)
+	}
+	seen = o.Observe(context.Background(), s.request(func(r *traffic.Request) {
+		r.Proxies = append(r.Proxies, listed.proxy())
+	}))
+	if seen.Completeness != traffic.Complete || seen.Since.Before(plain) {
+		t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
+	}
+}
+
+// TestUnwatched holds that plaintext counts of a workload that may have been the target's while that was not looked at, or that was so
+// until a moment ago, though the server was asked all along.
+func TestUnwatched(t *testing.T) {
+	for name, tc := range map[string]struct {
+		away           int // scrapes, before it leaves
+		interval       time.Duration
+		unwatched, was bool
+		comes          bool // it was not there before
+		wantLost       bool
+	}{
+		"looked at":                         {away: 16},
+		"not looked at":                     {away: 16, unwatched: true, wantLost: true},
+		"not looked at, and new":            {away: 3, unwatched: true, comes: true, wantLost: true},
+		"not looked at for longer, and new": {away: 7, interval: time.Minute, unwatched: true, comes: true, wantLost: true},
+		"was the target's a moment before":  {away: 3, was: true, wantLost: true},
+		"was the target's":                  {away: 16, was: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := play(t, nil)
+			clock := clocktesting.NewFakePassiveClock(s.now)
+			interval := cmp.Or(tc.interval, 15*time.Second)
+			o := s.observer(clock, func(o *Options) { o.Interval = interval })
+			passing := newPod("once", "once", s.now)
+			passing.extra = map[string]string{"instance": "10.0.0.2:15090"}
+			passing.counts[requests("mutual_tls", "front")] = 1
+			target := []*pod{s.pod}
+			if tc.was {
+				target = append(target, passing)
+			}
+			s.pass(o, clock, 12, func(int) {
+				if !tc.comes {
+					s.scrape(passing, s.now)
+				}
+			}, target[:len(target):len(target)]...)
+			passing.started = s.now
+			var plain time.Time
+			for n := range tc.away {
+				s.now = s.now.Add(15 * time.Second)
+				if n == 1 {
+					passing.counts[requests("none", "cron")], plain = 1, s.now
+				}
+				s.scrape(s.pod, s.now)
+				s.scrape(passing, s.now)
+				clock.SetTime(s.now)
+				s.server.now = s.now
+				profile := "p"
+				if tc.unwatched {
+					profile = "another" // which has the server asked
+				}
+				o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Profile = profile }))
+			}
+			s.leave(passing, s.now.Add(time.Second))
+			seen := s.pass(o, clock, 24, nil, s.pod)
+			if seen.Completeness != traffic.Complete || seen.Since.Before(plain) != !tc.wantLost {
+				t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
+			}
+		})
+	}
+}
+
+// TestBecame holds that a workload which was another's, became the target's and left it, is not taken for another's by what was known
+// before.
+func TestBecame(t *testing.T) {
+	t.Parallel()
+	s, other := beside(t, "web-x", "web-x-7c-y1")
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	var plain time.Time
+	scrape := func(n int) {
+		if n == 1 { // later than it is missed
+			other.counts[requests("none", "cron")]++
+			plain = s.now
+		}
+		s.scrape(other, s.now)
+	}
+	if seen := s.pass(o, clock, 20, scrape, s.pod); seen.Completeness != traffic.Complete || !seen.Since.Before(plain) {
+		t.Fatalf("%s since %s, and another's plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
+	}
+	s.pass(o, clock, 4, nil, s.pod, other)
+	s.pass(o, clock, 2, scrape, s.pod)
+	s.leave(other, s.now.Add(time.Second))
+	if seen := s.pass(o, clock, 24, nil, s.pod); seen.Completeness != traffic.Complete || seen.Since.Before(plain) {
+		t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
+	}
+}
+
+// TestLookClock holds that times which a server's clock said that was set back since are not waited for.
+func TestLookClock(t *testing.T) {
+	web, once := object{"shop", "web"}, object{"shop", "once"}
+	p := &profile{looked: epoch, steady: epoch.Add(time.Hour), left: map[object]time.Time{once: epoch.Add(time.Hour)}}
+	v := &view{profile: p, now: epoch, workloads: map[object]*workload{web: nil}, history: newHistory(), poll: poll{now: epoch}}
+	v.look(epoch)
+	if !p.steady.Equal(epoch) || !p.left[once].Equal(epoch) {
+		t.Errorf("looked at since %s, and left at %s", p.steady, p.left[once])
+	}
+}
+
+// TestKnownAfresh holds that a history which is read anew does not forget which workloads are another's.
+func TestKnownAfresh(t *testing.T) {
+	t.Parallel()
+	s, other := beside(t, "once", "once")
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	var plain time.Time
+	longer := func() {
+		o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Profile, r.Window = "another", r.Window+s.now.Sub(epoch) }))
+	}
+	for n := range 40 {
+		switch n {
+		case 20:
+			other.counts[requests("none", "cron")], plain = 1, s.now.Add(15*time.Second)
+		case 30:
+			s.leave(other, s.now.Add(time.Second))
+		case 18, 25, 35:
+			longer()
+		}
+		seen := s.pass(o, clock, 1, func(int) {
+			if n < 30 {
+				s.scrape(other, s.now)
+			}
+		}, s.pod)
+		if n > 10 && (seen.Completeness != traffic.Complete || !plain.IsZero() && !seen.Since.Before(plain)) {
+			t.Errorf("at %d %s since %s, and the plaintext was at %s: %s", n, seen.Completeness, seen.Since, plain, seen.Message)
+		}
+	}
+	if h := o.poller.history; len(h.afresh(h.to.Add(-time.Minute)).workloads) > 0 {
+		t.Error("times are kept of before the server's clock was set back")
+	}
+}

@@ -188,7 +188,7 @@ func (o *Observer) profile(name string) *profile {
 	defer o.mu.Unlock()
 	p := o.profiles[name]
 	if p == nil {
-		p = &profile{unknown: map[object]struct{}{}, ended: map[object]string{}, beside: map[object]*neighbour{}}
+		p = &profile{unknown: map[object]struct{}{}, ended: map[object]string{}, left: map[object]time.Time{}, others: map[object]struct{}{}}
 		o.profiles[name] = p
 	}
 	return p

@@ -217,17 +217,17 @@ func (p *poller) ask(ctx context.Context, next *poll) (*answer, error) {
 	}
 	next.now = a.now
 	p.reach(next, a)
-	for _, q := range []struct {
-		text string
-		into *model.Vector
-	}{
-		{p.schema.events(a.asked), &a.events},
-		{p.schema.plaintextTimes(a.asked), &a.times},
-		{p.schema.plaintextCounts(a.asked), &a.counts},
-	} {
-		if *q.into, err = p.vector(ctx, q.text, a.asked.at, next); err != nil {
-			return nil, err
-		}
+	if a.events, err = p.vector(ctx, p.schema.events(a.asked), a.asked.at, next); err != nil {
+		return nil, err
+	}
+	if a.times, err = p.vector(ctx, p.schema.plaintextTimes(a.asked), a.asked.at, next); err != nil {
+		return nil, err
+	}
+	if !a.asked.at.Before(a.now) { // who counts is asked of now
+		a.asked.suspects = a.suspects(p.history)
+	}
+	if a.counts, err = p.vector(ctx, p.schema.plaintextCounts(a.asked), a.asked.at, next); err != nil {
+		return nil, err
 	}
 	value, err := p.value(ctx, p.schema.mutualCounts(a.asked), a.asked.at, next)
 	if err != nil {
@@ -351,7 +351,7 @@ func (p *poller) finish(next poll, a *answer, err error) {
 		next.usual = p.last.usual.within(ahead)
 	}
 	if a.asked.afresh {
-		p.history = newHistory()
+		p.history = p.history.afresh(a.now)
 	} else {
 		next.window = p.last.window
 	}

@@ -27,8 +27,9 @@ const (
 	// of several such times, for scrapes that failed make it look longer than it is.
 	recently = 5 * time.Minute
 	several  = 6
-	// maxNamespaces that a query names; with more it asks for all.
+	// maxNamespaces and maxSuspects are what a query names; with more it asks for all.
 	maxNamespaces = 50
+	maxSuspects   = 200
 	// startTolerance is by how much two estimates of one process's start may differ: see sidecar.
 	startTolerance = 12 * time.Second
 )
@@ -53,7 +54,6 @@ const (
 	partNow      = "now"      // the server's clock
 	partInterval = "interval" // between scrapes
 	partCopies   = "copies"   // of each proxy's series
-	partServes   = "serves"   // the workload that a proxy counts for
 
 	partRestart = "restart" // another process of the same pod
 	partVanish  = "vanish"  // no scrape any more
@@ -64,6 +64,7 @@ const (
 
 	partRequests = "requests"
 	partOpen     = "open"
+	partServes   = "serves" // the workload that a proxy counts for
 )
 
 // asked says what the queries of a poll are about.
@@ -82,6 +83,8 @@ type asked struct {
 	afresh bool
 	// trafficStep is that of the counts by mutual TLS; zero if only their sum is wanted.
 	trafficStep time.Duration
+	// suspects are the workloads of which it matters which pods count for them.
+	suspects []string
 }
 
 // schema is how the server's series are labelled.
@@ -120,17 +123,22 @@ func (s schema) where(namespaces []string, more ...string) string {
 	if len(namespaces) == 0 || len(namespaces) > maxNamespaces {
 		matchers = append(matchers, s.namespace+`!=""`)
 	} else {
-		quoted := make([]string, 0, len(namespaces))
-		for _, n := range namespaces {
-			quoted = append(quoted, regexp.QuoteMeta(n))
-		}
-		slices.Sort(quoted)
-		matchers = append(matchers, s.namespace+"=~"+strconv.Quote(strings.Join(quoted, "|")))
+		matchers = append(matchers, s.namespace+"=~"+strconv.Quote(exactly(namespaces)))
 	}
 	if s.matchers != "" {
 		matchers = append(matchers, s.matchers)
 	}
 	return strings.Join(append(matchers, more...), ",")
+}
+
+// exactly is the regular expression that matches these values.
+func exactly(values []string) string {
+	quoted := make([]string, 0, len(values))
+	for _, v := range values {
+		quoted = append(quoted, regexp.QuoteMeta(v))
+	}
+	slices.Sort(quoted)
+	return strings.Join(quoted, "|")
 }
 
 // plaintext selects the series of a metric, or of several of a kind with | between them, that are not known to be mutual TLS.
@@ -156,13 +164,16 @@ func (s schema) mutual(metric string, namespaces []string) string {
 	return metric + "{" + s.where(namespaces, more...) + "}"
 }
 
-// served selects what tells which workload's proxies count.
-func (s schema) served(namespaces []string) string {
+// serves asks which proxies count for the suspects.
+func (s schema) serves(a asked) string {
 	more := []string{`__name__=~"` + strings.Join(counted, "|") + `"`, reporterLabel + `="destination"`}
+	if len(a.suspects) <= maxSuspects {
+		more = append(more, destinationWorkload+"=~"+strconv.Quote(exactly(a.suspects)))
+	}
 	if s.cluster != "" {
 		more = append(more, destinationCluster+"="+strconv.Quote(s.cluster))
 	}
-	return "{" + s.where(namespaces, more...) + "}"
+	return fmt.Sprintf("group by (%s,%s) ({%s})", s.proxy(), destinationWorkload, s.where(a.namespaces, more...))
 }
 
 // by is a list of labels to group by.
@@ -201,7 +212,6 @@ func (s schema) proxies(a asked) string {
 		named(partInterval, fmt.Sprintf("min by (%s) (min_over_time(((max_over_time(%s[%s]) - min_over_time(%s[%s])) / (count_over_time(%s[%s]) - 1 > 3))[%s:%s]))",
 			by, up, r, up, r, up, r, text(several*recently), text(recently))),
 		named(partCopies, fmt.Sprintf("max(count by (%s) (%s))", by, up)),
-		named(partServes, fmt.Sprintf("group by (%s,%s) (%s)", by, destinationWorkload, s.served(a.namespaces))),
 	)
 }
 
@@ -273,7 +283,7 @@ func (s schema) moved(a asked, metrics []string) string {
 	return "(" + anyOf(terms...) + ")"
 }
 
-// plaintextCounts asks how much each caller sent, and what is open.
+// plaintextCounts asks how much each caller sent, what is open, and which proxies count for the suspects.
 func (s schema) plaintextCounts(a asked) string {
 	var terms []string
 	for _, metric := range counted {
@@ -281,10 +291,14 @@ func (s schema) plaintextCounts(a asked) string {
 	}
 	opened := s.perProxy("istio_tcp_connections_opened_total", a.namespaces)
 	closed := s.perProxy("istio_tcp_connections_closed_total", a.namespaces)
-	return anyOf(
+	parts := []string{
 		named(partRequests, fmt.Sprintf("topk by (%s,%s) (%d, sum by (%s) (%s) > 0)", s.namespace, destinationWorkload, listed, s.callers(), anyOf(terms...))),
 		named(partOpen, fmt.Sprintf("sum by (%s) (clamp_min(%s - (%s or %s * 0), 0)) > 0", s.by(), opened, closed, opened)),
-	)
+	}
+	if len(a.suspects) > 0 {
+		parts = append(parts, named(partServes, s.serves(a)))
+	}
+	return anyOf(parts...)
 }
 
 func (s schema) perProxy(metric string, namespaces []string) string {
