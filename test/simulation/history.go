@@ -171,7 +171,7 @@ func (w *world) calm(core Core) {
 	w.rolling, w.calmed = 0, true
 	recovery := w.source.calm()
 	w.conceal()
-	w.fault, w.staleUntil, w.telemetry, w.telemetryObject, w.competing, w.rule = fault{}, 0, counted, false, nil, nil
+	w.fault, w.telemetry, w.telemetryObject, w.competing, w.rule = fault{}, counted, false, nil, nil
 	w.config.probes, w.config.evicts = false, 0
 	for _, c := range w.clients {
 		if c.plain {
@@ -192,6 +192,7 @@ func (w *world) calm(core Core) {
 			p.proc.end(w, u)
 		}
 	}
+	w.staleUntil = 0 // of what went until now the operator need not have heard
 	if len(w.pods) == 0 {
 		w.create(true, 0)
 	}

@@ -62,6 +62,7 @@ var sources = map[simulation.Source]struct {
 		535778: "STRICT is asked for on more ports while it is verified, and status is lost",
 		541577: "a pod goes between the two readings of one look",
 		554328: "a parent is STRICT for a moment in which the cache stands still",
+		579447: "a pod outside the mesh comes and goes while the cache stands still, which ends just then",
 	}},
 	simulation.Logs: {histories: 500, cases: map[int64]string{
 		17: "a clock is set back after an entry was logged",
