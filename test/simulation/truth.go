@@ -87,7 +87,7 @@ type pod struct {
 	evidenced          bool    // it was part of a complete observation
 	remembered         int     // the last memory of an observer that it is in
 	lastWord           time.Duration
-	// concealed says that it went before the operator's cache had it, or came and went while there was none.
+	// concealed says that it went before an operator heard of it: there was none, or its cache stood still when it came.
 	concealed bool
 }
 
@@ -411,7 +411,7 @@ func (w *world) remove(p *pod) {
 	}
 	w.diary.note(w.now, "truth", "pod %s is gone", p.name)
 	p.gone = true
-	p.concealed = w.operator == nil && p.listed == 0 || w.now < w.staleUntil && !slices.ContainsFunc(w.stale.facts.Pods, func(f facts.Pod) bool { return f.UID == p.uid })
+	p.concealed = p.listed == 0 && (w.operator == nil || p.created >= w.staleFrom && p.created < w.staleUntil)
 	if p.proc != nil {
 		p.proc.kill(w)
 	}
