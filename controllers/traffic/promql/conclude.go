@@ -43,13 +43,11 @@ type profile struct {
 	silent bool
 	// scraped is when the last scrape was that is known of each pod, in the operator's time, as early as it may have been.
 	scraped time.Time
-	// looked is when the target was last looked at, on the operator's clock, and steady since when without a break, on the server's.
-	looked, steady time.Time
-	// own are the target's workloads then, and left those that were before, and when that was found.
-	own  map[object]struct{}
-	left map[object]time.Time
-	// others are workloads that had plaintext, and are another's.
-	others map[object]struct{}
+	// beside are the workloads beside the target's that had plaintext, and last is the look before. unhinged is when a clock was
+	// last found to have jumped before it.
+	beside   map[object]*neighbour
+	last     look
+	unhinged time.Time
 	// start and plaintext are times as they were first put in the operator's time: they must not creep with the clocks.
 	start, plaintext translated
 }
@@ -75,6 +73,7 @@ type view struct {
 	history  *history
 	poll     poll
 	profile  *profile
+	asked    time.Time // on the operator's clock: its pods were listed before
 	now      time.Time
 	interval time.Duration // between observations
 
@@ -86,10 +85,10 @@ type view struct {
 	problems  problems
 }
 
-// conclude says what the history means for a request. now is the operator's time.
-func conclude(req traffic.Request, h *history, last poll, remembered *profile, now time.Time, interval time.Duration) traffic.Observation {
+// conclude says what the history means for a request. asked is when that came, and now the operator's time.
+func conclude(req traffic.Request, h *history, last poll, remembered *profile, asked, now time.Time, interval time.Duration) traffic.Observation {
 	v := &view{
-		req: req, history: h, poll: last, profile: remembered, interval: interval,
+		req: req, asked: asked, history: h, poll: last, profile: remembered, interval: interval,
 		workloads: map[object]*workload{}, pods: map[object]traffic.Proxy{},
 	}
 	// From the answer on, both clocks ran; its own time is somewhere between the question and the answer.
@@ -115,7 +114,7 @@ func conclude(req traffic.Request, h *history, last poll, remembered *profile, n
 	}
 	v.bump(remembered.gap, remembered.why)
 	plain := v.traffic()
-	v.neighbours(now)
+	v.neighbours()
 	return v.observation(plain)
 }
 

@@ -78,8 +78,8 @@ type workload struct {
 	unlabelled time.Time
 	open       int64
 	clusters   map[string]struct{}
-	// found is when it was first heard of, and lived when last a pod of it was scraped; that is known of suspects.
-	found, lived time.Time
+	// pods that count for it now, if it is a suspect.
+	pods []object
 	// present says that it has series by mutual TLS, without a break since presentSince.
 	present      bool
 	presentSince time.Time
@@ -120,10 +120,6 @@ type answer struct {
 
 func newHistory() *history {
 	return &history{pods: map[object]*proxy{}, workloads: map[object]*workload{}}
-}
-
-func newWorkload(found time.Time) *workload {
-	return &workload{callers: map[caller]*sent{}, clusters: map[string]struct{}{}, found: found}
 }
 
 // begin reads what the first query says of the server itself, which the others need.
@@ -256,7 +252,6 @@ func (h *history) learnCounts(a *answer) {
 	for _, s := range a.counts {
 		w, n := h.workload(a, s.Metric), count(s.Value)/a.copies
 		switch {
-		case s.Metric[part] == partServes:
 		case s.Metric[part] == partOpen:
 			w.open = add(w.open, max(1, n))
 		case s.Metric[reporterLabel] != "" && s.Metric[policyLabel] != "":
@@ -411,7 +406,7 @@ func (h *history) workload(a *answer, m model.Metric) *workload {
 	key := a.workload(m)
 	w := h.workloads[key]
 	if w == nil {
-		w = newWorkload(a.now)
+		w = &workload{callers: map[caller]*sent{}, clusters: map[string]struct{}{}}
 		h.workloads[key] = w
 	}
 	if cluster := string(m[destinationCluster]); cluster != "" && cluster != unknown && len(w.clusters) < maxKept {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
 // Which workloads are the target's is told by its pods. What left the target while nobody looked is told by status, by the
@@ -18,6 +20,22 @@ type suspect struct {
 	name object
 	last time.Time // when it had any
 	*workload
+}
+
+// neighbour is what is known of a suspect beside the target's workloads.
+type neighbour struct {
+	// claimed says that the metrics of the target's own pods named it: it is the target's, whatever its name is.
+	claimed bool
+	// until is up to when its plaintext is another's.
+	until time.Time
+	// doubted is since when it is not known whose its plaintext is, and counted up to when that was taken for the target's.
+	doubted, counted time.Time
+}
+
+// look is one at the target.
+type look struct {
+	at   time.Time // when its pods were listed, at the latest, on the operator's clock
+	pods map[object]traffic.Proxy
 }
 
 // suspects are the names of the workloads that had plaintext in a history, or have it in an answer to it.
@@ -31,38 +49,24 @@ func (a *answer) suspects(h *history) []string {
 		}
 	}
 	for _, s := range a.times {
-		if name := string(s.Metric[destinationWorkload]); name != "" && name != unknown {
-			names[name] = struct{}{}
-		}
+		names[string(s.Metric[destinationWorkload])] = struct{}{}
 	}
-	return slices.Collect(maps.Keys(names))
-}
-
-// afresh is a history that is read anew. Since when a workload is there is known from the one before, unless the server's clock
-// was set back since.
-func (h *history) afresh(now time.Time) *history {
-	next := newHistory()
-	if h == nil || now.Before(h.to) {
-		return next
-	}
-	for name, w := range h.workloads {
-		next.workloads[name] = newWorkload(w.found)
-	}
-	return next
+	// One whose name is longer than any can be is not asked about, and so is nobody else's.
+	maps.DeleteFunc(names, func(name string, _ struct{}) bool { return name == "" || name == unknown || len(name) > maxName })
+	return slices.Sorted(maps.Keys(names))
 }
 
 // learnServing takes in which pods count for which suspects.
 func (h *history) learnServing(a *answer) {
+	for _, w := range h.workloads {
+		w.pods = nil
+	}
 	h.serving = map[object][]object{}
 	for _, s := range a.counts {
-		if s.Metric[part] != partServes {
-			continue
-		}
-		pod, name := a.named(s.Metric), a.workload(s.Metric)
-		h.serving[pod] = append(h.serving[pod], name)
-		if p := h.pods[pod]; p != nil && p.present {
-			w := h.workload(a, s.Metric)
-			w.lived = later(w.lived, p.at)
+		if s.Metric[part] == partServes {
+			pod, name, w := a.named(s.Metric), a.workload(s.Metric), h.workload(a, s.Metric)
+			h.serving[pod] = append(h.serving[pod], name)
+			w.pods = append(w.pods, pod)
 		}
 	}
 }
@@ -103,91 +107,85 @@ func (v *view) resume() {
 	v.profile.told = v.history.from // so that this is told
 }
 
-// neighbours judges the workloads beside the target's, in its namespaces, that had plaintext since the stretch began. now is the
-// operator's time.
-func (v *view) neighbours(now time.Time) {
-	v.look(now)
-	claimed := map[object]struct{}{} // by the target's pods, under another name than they have
-	for pod := range v.pods {
-		for _, name := range v.history.serving[pod] {
-			claimed[name] = struct{}{}
-		}
+// neighbours judges the workloads beside the target's, in its namespaces, that had plaintext since the stretch began.
+func (v *view) neighbours() {
+	if v.behind() {
+		return // nothing is concluded yet
+	}
+	known := v.profile.beside
+	if v.poll.jumped.After(v.profile.unhinged) {
+		clear(known) // its times are of a clock that is no more, and older than the stretch
+		v.profile.unhinged = v.poll.jumped
 	}
 	var namespaces []string
 	for name := range v.workloads {
 		namespaces = append(namespaces, name.namespace)
+		delete(known, name)
+	}
+	for pod := range v.pods {
+		for _, name := range v.history.serving[pod] {
+			if _, ours := v.workloads[name]; !ours {
+				v.neighbour(name).claimed = true
+			}
+		}
 	}
 	slices.Sort(namespaces)
 	for _, namespace := range slices.Compact(namespaces) {
-		for _, s := range v.history.suspects[namespace] {
-			if !s.last.After(v.since) {
-				break // so it is with the rest
-			}
-			if _, ours := v.workloads[s.name]; !ours {
-				_, ours = claimed[s.name]
-				v.neighbour(s, ours)
+		for _, s := range v.history.suspects[namespace] { // the last first, so that what it restarts the stretch by is told
+			if _, ours := v.workloads[s.name]; !ours && s.last.After(v.since) {
+				v.judge(s, v.neighbour(s.name))
 			}
 		}
 	}
+	maps.DeleteFunc(known, func(name object, _ *neighbour) bool { return v.history.workloads[name] == nil })
+	v.profile.last = look{v.asked, v.pods}
 }
 
-// look remembers since when the target is looked at without a break, and which workloads were its own.
-func (v *view) look(now time.Time) {
-	p := v.profile
-	if gone := now.Sub(p.looked); gone > v.apart() || p.steady.After(v.now) { // or the server's clock was set back
-		p.steady = v.now
+func (v *view) neighbour(name object) *neighbour {
+	known := v.profile.beside[name]
+	if known == nil {
+		known = &neighbour{}
+		v.profile.beside[name] = known
 	}
-	p.looked = now
-	for name := range p.own {
-		if _, ours := v.workloads[name]; !ours {
-			p.left[name] = v.now
-		}
-	}
-	p.own = make(map[object]struct{}, len(v.workloads))
-	for name := range v.workloads {
-		p.own[name] = struct{}{}
-		delete(p.left, name)
-		delete(p.others, name)
-	}
-	for name, left := range p.left {
-		if left.After(v.now) {
-			p.left[name] = v.now
-		}
-	}
-	if !v.behind() {
-		unheard := func(name object) bool { return v.history.workloads[name] == nil }
-		maps.DeleteFunc(p.left, func(name object, _ time.Time) bool { return unheard(name) })
-		maps.DeleteFunc(p.others, func(name object, _ struct{}) bool { return unheard(name) })
-	}
+	return known
 }
 
-// apart is how far apart looks at a target are at the most, to be without a break.
-func (v *view) apart() time.Duration { return max(2*v.interval, maxSkew) }
-
-// neighbour judges one of them. One that is no more may have been of the target, and is taken for it; one that is between two
-// pods, or whose scrapes fail, is given a while to show up. One that lived on beside the target for long enough for its pods to
-// have been among the target's is another's, also when it goes: that is told by series alone, as other pods may have names like
-// those of the ones that went.
-func (v *view) neighbour(s suspect, claimed bool) {
-	noticed := later(v.profile.steady, v.profile.left[s.name])
-	if s.found.After(noticed) {
-		noticed = s.found.Add(v.apart()) // it may have been the target's between two looks
+// judge judges one of them. One that is no more may have been of the target, and is taken for it; one that is between two pods,
+// or whose scrapes fail, is given a while to show up.
+func (v *view) judge(s suspect, known *neighbour) {
+	if v.anothers(s) {
+		known.until = v.now.Add(recently) // for as long its pods may be others before it is known again
 	}
-	if !s.lived.Before(noticed.Add(maxSkew)) {
-		v.profile.others[s.name] = struct{}{}
-	}
-	_, another := v.profile.others[s.name]
 	switch {
 	case len(s.clusters) > 1:
 		for cluster := range s.clusters {
 			v.problems.clusters = append(v.problems.clusters, cluster)
 		}
-	case claimed:
+	case known.claimed:
 		v.bump(s.last, fmt.Sprintf("plaintext was seen at workload %s, as the metrics of the target's pods name it", s.name))
-	case another:
-	case v.behind() || v.now.Sub(noticed) < recently:
+	case !s.last.After(known.until):
+		known.doubted = time.Time{}
+	case s.last.After(known.counted) && known.doubted.IsZero():
+		known.doubted = v.now
+		fallthrough
+	case v.now.Sub(known.doubted) < recently:
 		v.problems.beside = append(v.problems.beside, s.name.String())
 	default:
+		known.counted, known.doubted = later(known.counted, s.last), time.Time{}
 		v.bump(s.last, fmt.Sprintf("plaintext was seen at workload %s, which is no more and may have been of the target", s.name))
 	}
+}
+
+// anothers says whether a workload has a pod that lived on beside the target: that ran for long enough before the target was last
+// looked at to have been listed, was scraped after that, and is not, and was not, among its pods. It is told by series alone, as
+// other pods may have names like those of the ones that went.
+func (v *view) anothers(s suspect) bool {
+	last := v.profile.last
+	return slices.ContainsFunc(s.pods, func(name object) bool {
+		_, ours := v.pods[name]
+		_, was := last.pods[name]
+		p := v.history.pods[name]
+		return !ours && !was && p != nil &&
+			!v.own(p.started).Add(maxSkew).After(last.at) && !v.early(p.at).Before(last.at)
+	})
 }

@@ -3,10 +3,13 @@ package promql
 import (
 	"cmp"
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/common/model"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/servicesecurity/operator/api/v1alpha1"
@@ -106,6 +109,7 @@ func TestNeighbours(t *testing.T) {
 		// It is scraped until it leaves, so many scrapes before the operator comes, or after; never if zero.
 		leaves int
 		comes  bool // another pod of it comes then, with traffic
+		silent bool // without a word of the server's that it is no more
 		alike  bool // another workload's pod, with a name as its own would have, is there and has no traffic
 		west   bool // another cluster has a workload of that name
 
@@ -119,9 +123,10 @@ func TestNeighbours(t *testing.T) {
 		"gone before":                            {plaintext: true, leaves: -20, wantHeld: "of workload shop/web-blue", wantLost: true},
 		"gone before, a name for another's":      {plaintext: true, leaves: -20, alike: true, wantHeld: "of workload shop/web-blue", wantLost: true},
 		"gone a moment before":                   {plaintext: true, leaves: -1, wantHeld: "of workload shop/web-blue", wantLost: true},
-		"gone before it could be told":           {plaintext: true, leaves: 2, wantHeld: "of workload shop/web-blue", wantLost: true},
+		"gone before it could be told":           {plaintext: true, leaves: 1, wantHeld: "of workload shop/web-blue", wantLost: true},
 		"gone when it was known for another's":   {plaintext: true, leaves: 3 * minute, wantHeld: "of workload shop/web-blue"},
-		"another's that restarts a moment later": {plaintext: true, leaves: 2, comes: true, wantHeld: "of workload shop/web-blue"},
+		"another's that restarts a moment later": {plaintext: true, leaves: 1, comes: true, wantHeld: "of workload shop/web-blue"},
+		"not scraped any more":                   {plaintext: true, leaves: -1, silent: true, wantHeld: "of workload shop/web-blue", wantLost: true},
 		"of several clusters":                    {plaintext: true, west: true, wantHeld: "several clusters (east, west)", wantLast: traffic.Incomplete},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -140,7 +145,7 @@ func TestNeighbours(t *testing.T) {
 					blue.counts[requests("none", "cron")] = 1
 				}
 				left := tc.leaves != 0 && n >= scripted+tc.leaves
-				if left && n == scripted+tc.leaves {
+				if left && n == scripted+tc.leaves && !tc.silent {
 					s.leave(blue, s.now)
 				}
 				if !left {
@@ -208,77 +213,95 @@ func TestPassing(t *testing.T) {
 }
 
 // TestMisnamed holds that plaintext counts of a workload that the metrics of the target's own pods name, whatever their name is and
-// whoever else has it.
+// whoever else has it, also when they do not name it any more.
 func TestMisnamed(t *testing.T) {
 	t.Parallel()
-	s, other := beside(t, "web-x", "web-x-7c-y1")
-	clock := clocktesting.NewFakePassiveClock(s.now)
-	o := s.observer(clock, nil)
-	target := newPod("web-y", "web-y-7c-y1", epoch.Add(-time.Hour))
-	listed := *target
-	target.workload = other.workload
-	target.extra = map[string]string{"instance": "10.0.0.3:15090"}
-	target.counts[requests("mutual_tls", "front")] = 1
-	var plain time.Time
-	seen := s.pass(o, clock, 60, func(n int) {
-		if n == 40 {
-			target.counts[requests("none", "cron")], plain = 1, s.now
-		}
-		s.scrape(other, s.now)
-		s.scrape(target, s.now)
-	}, s.pod)
-	if seen.Since.After(plain) {
-		t.Errorf("since %s, and the plaintext was at %s and another's: %s", seen.Since, plain, seen.Message)
-	}
-	seen = o.Observe(context.Background(), s.request(func(r *traffic.Request) {
-		r.Proxies = append(r.Proxies, listed.proxy())
-	}))
-	if seen.Completeness != traffic.Complete || seen.Since.Before(plain) {
-		t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
+	for name, elses := range map[string]bool{"alone": false, "another's too": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, other := beside(t, "web-x", "web-x-7c-y1")
+			clock := clocktesting.NewFakePassiveClock(s.now)
+			o := s.observer(clock, nil)
+			target := newPod("web-y", "web-y-7c-y1", epoch.Add(-time.Hour))
+			listed := *target
+			target.workload = other.workload
+			target.extra = map[string]string{"instance": "10.0.0.3:15090"}
+			target.counts[requests("mutual_tls", "front")] = 1
+			if !elses {
+				s.leave(other, s.now)
+			}
+			var plain time.Time
+			var seen traffic.Observation
+			for n := range 70 {
+				s.now = s.now.Add(15 * time.Second)
+				switch n {
+				case 20:
+					target.counts[requests("none", "cron")], plain = 1, s.now
+				case 40:
+					target.counts = map[series]float64{} // evicted
+				}
+				if elses {
+					s.scrape(other, s.now)
+				}
+				s.scrape(s.pod, s.now)
+				s.scrape(target, s.now)
+				clock.SetTime(s.now)
+				s.server.now = s.now
+				seen = o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Proxies = append(r.Proxies, listed.proxy()) }))
+			}
+			if seen.Completeness != traffic.Complete || seen.Since.Before(plain) {
+				t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
+			}
+		})
 	}
 }
 
-// TestUnwatched holds that plaintext counts of a workload that may have been the target's while that was not looked at, or that was so
-// until a moment ago, though the server was asked all along.
+// TestUnwatched holds that plaintext counts of a workload that may have been the target's while that was not looked at, though the
+// server was asked all along.
 func TestUnwatched(t *testing.T) {
 	for name, tc := range map[string]struct {
-		away           int // scrapes, before it leaves
-		interval       time.Duration
-		unwatched, was bool
-		comes          bool // it was not there before
-		wantLost       bool
+		away int // scrapes, before it leaves
+		// The target is not looked at; the workload is new; was the target's; was known for another's before.
+		unwatched, comes, was, known bool
+		wantLost                     bool
 	}{
-		"looked at":                         {away: 16},
-		"not looked at":                     {away: 16, unwatched: true, wantLost: true},
-		"not looked at, and new":            {away: 3, unwatched: true, comes: true, wantLost: true},
-		"not looked at for longer, and new": {away: 7, interval: time.Minute, unwatched: true, comes: true, wantLost: true},
-		"was the target's a moment before":  {away: 3, was: true, wantLost: true},
-		"was the target's":                  {away: 16, was: true},
+		"looked at":                          {away: 16},
+		"not looked at":                      {away: 16, unwatched: true, wantLost: true},
+		"not looked at, new":                 {away: 30, unwatched: true, comes: true, wantLost: true},
+		"not looked at, known for another's": {away: 80, unwatched: true, known: true, wantLost: true},
+		"new":                                {away: 3, comes: true, wantLost: true},
+		"new, and lives on":                  {away: 16, comes: true},
+		"was the target's":                   {away: 16, was: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := play(t, nil)
 			clock := clocktesting.NewFakePassiveClock(s.now)
-			interval := cmp.Or(tc.interval, 15*time.Second)
-			o := s.observer(clock, func(o *Options) { o.Interval = interval })
+			o := s.observer(clock, nil)
 			passing := newPod("once", "once", s.now)
 			passing.extra = map[string]string{"instance": "10.0.0.2:15090"}
 			passing.counts[requests("mutual_tls", "front")] = 1
+			if tc.known {
+				passing.counts[requests("none", "cron")] = 1
+			}
 			target := []*pod{s.pod}
 			if tc.was {
 				target = append(target, passing)
 			}
 			s.pass(o, clock, 12, func(int) {
-				if !tc.comes {
+				if !tc.comes && !tc.was {
 					s.scrape(passing, s.now)
 				}
-			}, target[:len(target):len(target)]...)
-			passing.started = s.now
+			}, target...)
+			if tc.comes {
+				passing.started = s.now
+			}
 			var plain time.Time
 			for n := range tc.away {
 				s.now = s.now.Add(15 * time.Second)
-				if n == 1 {
-					passing.counts[requests("none", "cron")], plain = 1, s.now
+				if n == max(1, tc.away-20) {
+					passing.counts[requests("none", "cron")]++
+					plain = s.now
 				}
 				s.scrape(s.pod, s.now)
 				s.scrape(passing, s.now)
@@ -296,6 +319,127 @@ func TestUnwatched(t *testing.T) {
 				t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
 			}
 		})
+	}
+}
+
+// TestComesBack holds that a workload which is there for one look in a while is not taken for another's because it was there
+// before.
+func TestComesBack(t *testing.T) {
+	t.Parallel()
+	s := play(t, nil)
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	var plain time.Time
+	for n := range 3 {
+		once := newPod("once", fmt.Sprintf("once-%d", n), s.now)
+		once.extra = map[string]string{"instance": fmt.Sprintf("10.0.1.%d:15090", n)}
+		once.counts[requests("none", "cron")] = 1
+		if seen := s.pass(o, clock, 1, func(int) { s.scrape(once, s.now) }, s.pod); seen.Completeness == traffic.Complete {
+			t.Errorf("the %d. time at first: since %s", n, seen.Since)
+		}
+		plain = s.now
+		s.leave(once, s.now.Add(time.Second))
+		if seen := s.pass(o, clock, 30, nil, s.pod); seen.Completeness != traffic.Complete || seen.Since.Before(plain) {
+			t.Errorf("the %d. time: %s since %s, and the plaintext was at %s: %s", n, seen.Completeness, seen.Since, plain, seen.Message)
+		}
+	}
+}
+
+// TestBetweenPods holds that another's first plaintext is waited for when its pod goes, or is not scraped, just then.
+func TestBetweenPods(t *testing.T) {
+	t.Parallel()
+	for name, fails := range map[string]bool{"goes": false, "is not scraped": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, other := beside(t, "web-blue", "web-blue-7c-y1")
+			clock := clocktesting.NewFakePassiveClock(s.now)
+			o := s.observer(clock, nil)
+			before := s.pass(o, clock, 40, func(int) { s.scrape(other, s.now) }, s.pod)
+			next := newPod("web-blue", "web-blue-7c-y2", s.now)
+			next.extra = map[string]string{"instance": "10.0.0.4:15090"}
+			next.counts[requests("mutual_tls", "front")] = 1
+			other.counts[requests("none", "cron")] = 1
+			var seen traffic.Observation
+			for n := range 12 {
+				seen = s.pass(o, clock, 1, func(int) {
+					switch {
+					case n == 0 && fails:
+						s.scrape(other, s.now.Add(-5*time.Second))
+						s.fail(other, s.now.Add(-time.Second))
+					case n == 0:
+						s.scrape(other, s.now.Add(-5*time.Second))
+						s.leave(other, s.now.Add(-time.Second))
+					case fails:
+						s.scrape(other, s.now)
+					case n > 1:
+						s.scrape(next, s.now)
+					}
+				}, s.pod)
+				if seen.Gap != "" {
+					t.Errorf("at %d since %s: %s", n, seen.Since, seen.Gap)
+				}
+			}
+			if seen.Completeness != traffic.Complete || seen.Since.After(before.Since) {
+				t.Errorf("%s since %s, and before since %s: %s", seen.Completeness, seen.Since, before.Since, seen.Message)
+			}
+		})
+	}
+}
+
+// TestReplaced holds that another's is known when its pods are replaced, at once or after a while without any.
+func TestReplaced(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		without  int // scrapes
+		wantHeld bool
+	}{
+		"at once":       {without: 1},
+		"after a while": {without: 30, wantHeld: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, other := beside(t, "web-blue", "web-blue-7c-y1")
+			clock := clocktesting.NewFakePassiveClock(s.now)
+			o := s.observer(clock, nil)
+			other.counts[requests("none", "cron")] = 1
+			before := s.pass(o, clock, 20, func(int) { s.scrape(other, s.now) }, s.pod)
+			s.leave(other, s.now.Add(time.Second))
+			s.pass(o, clock, tc.without, nil, s.pod)
+			next := newPod("web-blue", "web-blue-7c-y2", s.now)
+			next.extra = map[string]string{"instance": "10.0.0.4:15090"}
+			next.counts[requests("none", "cron")] = 1
+			held := false
+			var seen traffic.Observation
+			for range 12 {
+				seen = s.pass(o, clock, 1, func(int) { s.scrape(next, s.now) }, s.pod)
+				held = held || seen.Completeness != traffic.Complete
+				if seen.Gap != "" {
+					t.Errorf("since %s: %s", seen.Since, seen.Gap)
+				}
+			}
+			if seen.Completeness != traffic.Complete || seen.Since.After(before.Since) || held != tc.wantHeld {
+				t.Errorf("held %t, then %s since %s, and before since %s: %s", held, seen.Completeness, seen.Since, before.Since, seen.Message)
+			}
+		})
+	}
+}
+
+// TestSlowLooks holds that another's is known however rarely the target is looked at.
+func TestSlowLooks(t *testing.T) {
+	t.Parallel()
+	s, other := beside(t, "web-blue", "web-blue-7c-y1")
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	other.counts[requests("none", "cron")] = 1
+	for n := range 4 {
+		for range 7 {
+			s.now = s.now.Add(15 * time.Second)
+			s.scrape(other, s.now)
+			s.scrape(s.pod, s.now)
+		}
+		if seen := s.ask(o, clock, s.pod); (seen.Completeness == traffic.Complete) != (n > 0) {
+			t.Errorf("at %d %s: %s", n, seen.Completeness, seen.Message)
+		}
 	}
 }
 
@@ -317,54 +461,89 @@ func TestBecame(t *testing.T) {
 	if seen := s.pass(o, clock, 20, scrape, s.pod); seen.Completeness != traffic.Complete || !seen.Since.Before(plain) {
 		t.Fatalf("%s since %s, and another's plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
 	}
-	s.pass(o, clock, 4, nil, s.pod, other)
-	s.pass(o, clock, 2, scrape, s.pod)
+	next := newPod("web-x", "web-x-7c-y2", s.now)
+	next.extra = map[string]string{"instance": "10.0.0.3:15090"}
 	s.leave(other, s.now.Add(time.Second))
+	s.pass(o, clock, 2, nil, s.pod, next)
+	next.counts[requests("none", "cron")]++
+	s.pass(o, clock, 1, func(int) { s.scrape(next, s.now) }, s.pod) // it is missed
+	next.counts[requests("none", "cron")]++
+	s.pass(o, clock, 1, func(int) { s.scrape(next, s.now) }, s.pod)
+	plain = s.now
+	s.leave(next, s.now.Add(time.Second))
 	if seen := s.pass(o, clock, 24, nil, s.pod); seen.Completeness != traffic.Complete || seen.Since.Before(plain) {
 		t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
 	}
 }
 
-// TestLookClock holds that times which a server's clock said that was set back since are not waited for.
-func TestLookClock(t *testing.T) {
-	web, once := object{"shop", "web"}, object{"shop", "once"}
-	p := &profile{looked: epoch, steady: epoch.Add(time.Hour), left: map[object]time.Time{once: epoch.Add(time.Hour)}}
-	v := &view{profile: p, now: epoch, workloads: map[object]*workload{web: nil}, history: newHistory(), poll: poll{now: epoch}}
-	v.look(epoch)
-	if !p.steady.Equal(epoch) || !p.left[once].Equal(epoch) {
-		t.Errorf("looked at since %s, and left at %s", p.steady, p.left[once])
+// TestRemembered holds that of workloads nothing is kept that the server does not name any more, or that is of a clock which jumped.
+func TestRemembered(t *testing.T) {
+	web, once, gone := object{"shop", "web"}, object{"shop", "once"}, object{"shop", "gone"}
+	p := &profile{beside: map[object]*neighbour{web: {}, once: {claimed: true}, gone: {}}}
+	h := newHistory()
+	h.workloads[once] = &workload{}
+	v := &view{profile: p, now: epoch, workloads: map[object]*workload{web: nil}, history: h, poll: poll{now: epoch}}
+	v.history.to = epoch
+	v.neighbours()
+	if len(p.beside) != 1 || p.beside[once] == nil {
+		t.Errorf("kept %v", p.beside)
+	}
+	v.poll.jumped = epoch
+	v.neighbours()
+	if len(p.beside) > 0 {
+		t.Errorf("kept %v of before a clock jumped", p.beside)
 	}
 }
 
-// TestKnownAfresh holds that a history which is read anew does not forget which workloads are another's.
-func TestKnownAfresh(t *testing.T) {
-	t.Parallel()
-	s, other := beside(t, "once", "once")
-	clock := clocktesting.NewFakePassiveClock(s.now)
-	o := s.observer(clock, nil)
-	var plain time.Time
-	longer := func() {
-		o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Profile, r.Window = "another", r.Window+s.now.Sub(epoch) }))
-	}
-	for n := range 40 {
-		switch n {
-		case 20:
-			other.counts[requests("none", "cron")], plain = 1, s.now.Add(15*time.Second)
-		case 30:
-			s.leave(other, s.now.Add(time.Second))
-		case 18, 25, 35:
-			longer()
-		}
-		seen := s.pass(o, clock, 1, func(int) {
-			if n < 30 {
-				s.scrape(other, s.now)
-			}
-		}, s.pod)
-		if n > 10 && (seen.Completeness != traffic.Complete || !plain.IsZero() && !seen.Since.Before(plain)) {
-			t.Errorf("at %d %s since %s, and the plaintext was at %s: %s", n, seen.Completeness, seen.Since, plain, seen.Message)
+// TestServes holds what is asked about suspects, and about whom.
+func TestServes(t *testing.T) {
+	const all = `group by (namespace,pod,destination_workload) ({pod!="",namespace!="",__name__=~"istio_requests_total|istio_tcp_connections_opened_total",reporter="destination"%s})`
+	many := make([]string, maxSuspects+1)
+	for name, tc := range map[string]struct {
+		suspects []string
+		cluster  string
+		want     string
+	}{
+		"none":              {},
+		"one":               {suspects: []string{"web"}, want: `,destination_workload=~"web"`},
+		"of odd names":      {suspects: []string{"a.b", `x"|y`}, want: `,destination_workload=~"a\\.b|x\"\\|y"`},
+		"of a cluster":      {suspects: []string{"web"}, cluster: "c1", want: `,destination_workload=~"web",destination_cluster="c1"`},
+		"of too many":       {suspects: many, want: ``},
+		"of nearly so many": {suspects: many[1:], want: `,destination_workload=~"` + strings.Repeat("|", maxSuspects-1) + `"`},
+	} {
+		s := schema{namespace: "namespace", pod: "pod", cluster: tc.cluster}
+		query := s.plaintextCounts(asked{suspects: tc.suspects, since: time.Minute, gap: time.Minute})
+		if want := fmt.Sprintf(all, tc.want); strings.Contains(query, "group by (") != (len(tc.suspects) > 0) || len(tc.suspects) > 0 && !strings.Contains(query, want) {
+			t.Errorf("%s: %s is not in %s", name, want, query)
 		}
 	}
-	if h := o.poller.history; len(h.afresh(h.to.Add(-time.Minute)).workloads) > 0 {
-		t.Error("times are kept of before the server's clock was set back")
+	h := newHistory()
+	h.suspects = map[string][]suspect{"shop": {{name: object{"shop", "web"}}}}
+	a := &answer{times: model.Vector{}}
+	for _, name := range []model.LabelValue{"web", "", unknown, "cart", model.LabelValue(strings.Repeat("x", maxName+1))} {
+		a.times = append(a.times, &model.Sample{Metric: model.Metric{destinationWorkload: name}})
+	}
+	if got := a.suspects(h); !slices.Equal(got, []string{"cart", "web"}) {
+		t.Errorf("suspects %q", got)
+	}
+}
+
+// TestSuspects holds that of several the last to have had plaintext is judged first, and none in vain.
+func TestSuspects(t *testing.T) {
+	h := newHistory()
+	var want []string
+	for n := range 9 {
+		name := fmt.Sprintf("w%d", n)
+		h.workloads[object{"shop", name}] = &workload{plaintext: epoch.Add(-time.Duration(n) * time.Second)}
+		want = append(want, name)
+	}
+	h.workloads[object{"shop", "idle"}], h.workloads[object{"shop", ""}] = &workload{}, &workload{plaintext: epoch}
+	h.suspect()
+	var got []string
+	for _, s := range h.suspects["shop"] {
+		got = append(got, s.name.name)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("suspects %q", got)
 	}
 }

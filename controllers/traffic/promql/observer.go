@@ -102,7 +102,7 @@ var matchersForm = func() *regexp.Regexp {
 
 // Observe says what the server's history means for a target. It asks the server when its last answer is too old.
 func (o *Observer) Observe(ctx context.Context, request traffic.Request) traffic.Observation {
-	namespaces := make([]string, 0, 1)
+	asked, namespaces := o.clock.Now(), make([]string, 0, 1)
 	for _, px := range request.Proxies {
 		if !slices.Contains(namespaces, px.Namespace) {
 			namespaces = append(namespaces, px.Namespace)
@@ -112,7 +112,7 @@ func (o *Observer) Observe(ctx context.Context, request traffic.Request) traffic
 	within, cancel := o.patience(ctx, request)
 	defer cancel()
 	err := o.poller.require(within, request.Profile, need{window: request.Window, namespaces: namespaces})
-	observation := o.conclude(request, namespaces, err)
+	observation := o.conclude(request, asked, namespaces, err)
 	return o.read(ctx, request, observation)
 }
 
@@ -129,7 +129,7 @@ func (o *Observer) patience(ctx context.Context, request traffic.Request) (conte
 }
 
 // conclude judges what is there of the last poll.
-func (o *Observer) conclude(request traffic.Request, namespaces []string, err error) traffic.Observation {
+func (o *Observer) conclude(request traffic.Request, asked time.Time, namespaces []string, err error) traffic.Observation {
 	p := o.poller
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,7 +144,7 @@ func (o *Observer) conclude(request traffic.Request, namespaces []string, err er
 		}
 		return o.unanswered(request, err)
 	}
-	observation := conclude(request, p.history, p.last, o.profile(request.Profile), o.clock.Now(), o.interval)
+	observation := conclude(request, p.history, p.last, o.profile(request.Profile), asked, o.clock.Now(), o.interval)
 	if len(request.Proxies) > 0 && !p.last.covers(wanted) && p.last.problem == "" {
 		observation.Completeness, observation.Reason, observation.Since = traffic.Incomplete, reasonIncomplete, time.Time{}
 		observation.Message = "Prometheus was not asked for this target's whole window yet; it will be at the next observation interval."
@@ -188,7 +188,7 @@ func (o *Observer) profile(name string) *profile {
 	defer o.mu.Unlock()
 	p := o.profiles[name]
 	if p == nil {
-		p = &profile{unknown: map[object]struct{}{}, ended: map[object]string{}, left: map[object]time.Time{}, others: map[object]struct{}{}}
+		p = &profile{unknown: map[object]struct{}{}, ended: map[object]string{}, beside: map[object]*neighbour{}}
 		o.profiles[name] = p
 	}
 	return p

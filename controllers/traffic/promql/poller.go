@@ -223,9 +223,7 @@ func (p *poller) ask(ctx context.Context, next *poll) (*answer, error) {
 	if a.times, err = p.vector(ctx, p.schema.plaintextTimes(a.asked), a.asked.at, next); err != nil {
 		return nil, err
 	}
-	if !a.asked.at.Before(a.now) { // who counts is asked of now
-		a.asked.suspects = a.suspects(p.history)
-	}
+	a.asked.suspects = a.suspects(p.history)
 	if a.counts, err = p.vector(ctx, p.schema.plaintextCounts(a.asked), a.asked.at, next); err != nil {
 		return nil, err
 	}
@@ -351,7 +349,7 @@ func (p *poller) finish(next poll, a *answer, err error) {
 		next.usual = p.last.usual.within(ahead)
 	}
 	if a.asked.afresh {
-		p.history = p.history.afresh(a.now)
+		p.history = newHistory()
 	} else {
 		next.window = p.last.window
 	}

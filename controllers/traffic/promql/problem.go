@@ -72,8 +72,8 @@ func (p *problems) judge() (traffic.Completeness, string, string) {
 		texts = append(texts, fmt.Sprintf("Traffic in %s moves without the label destination_workload: remove the Telemetry override or the relabelling that drops it.", few("namespace", p.unnamed)))
 	}
 	if len(p.beside) > 0 {
-		texts = append(texts, fmt.Sprintf("Plaintext was seen at pods of %s in the target's namespace, and it is not known yet whether that is another's: it is if its pods are scraped for a minute more. "+
-			"If they are not within five minutes, they may have been of the target, and their plaintext counts.", few("workload", p.beside)))
+		texts = append(texts, fmt.Sprintf("Plaintext was seen at pods of %s in the target's namespace, and it is not known yet whether that is another's: it is as soon as one of them has been scraped for more than a minute beside the target's. "+
+			"If none is within five minutes, they may have been of the target, and their plaintext counts.", few("workload", p.beside)))
 	}
 	if len(p.clusters) > 0 {
 		slices.Sort(p.clusters)
