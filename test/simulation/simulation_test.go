@@ -64,6 +64,7 @@ var sources = map[simulation.Source]struct {
 		554328: "a parent is STRICT for a moment in which the cache stands still",
 		579447: "a pod outside the mesh comes and goes while the cache stands still, which ends just then",
 		636396: "a pod outside the mesh comes while the cache stands still, and goes a moment after that",
+		639369: "two pushes of configuration within a moment, which come in their order",
 	}},
 	simulation.Logs: {histories: 500, cases: map[int64]string{
 		17: "a clock is set back after an entry was logged",

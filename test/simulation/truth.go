@@ -97,6 +97,7 @@ type process struct {
 	started  time.Duration
 	ended    time.Duration
 	lag      time.Duration // by which its uptime may be late
+	push     int           // the last one that it took
 	families [len(metricNames)][]*counter
 	open     []*use
 	exposes  bool // connection statistics
@@ -143,6 +144,7 @@ type world struct {
 	pods            []*pod
 	rolling         int // rollouts of pods in flight
 	made            int
+	pushes          int // of configuration
 
 	clients []*client
 	uses    []*use
@@ -447,13 +449,19 @@ func (w *world) inForce() facts.Form {
 // configure has every proxy take what is in force, a moment later.
 func (w *world) configure() {
 	form := w.inForce()
+	w.pushes++
+	push := w.pushes
 	for _, p := range w.pods {
 		proc := p.proc
 		if proc == nil {
 			continue
 		}
 		w.at(w.now+w.between(100*time.Millisecond, 3*time.Second), func() {
-			if proc.ended == forever && !proc.form.Equal(form) {
+			if proc.ended != forever || proc.push > push {
+				return // pushes come in the order in which they were made
+			}
+			proc.push = push
+			if !proc.form.Equal(form) {
 				proc.take(w, form)
 			}
 		})
