@@ -43,11 +43,9 @@ type profile struct {
 	silent bool
 	// scraped is when the last scrape was that is known of each pod, in the operator's time, as early as it may have been.
 	scraped time.Time
-	// beside are the workloads beside the target's that had plaintext, and last is the look before. unhinged is when a clock was
-	// last found to have jumped before it.
-	beside   map[object]*neighbour
-	last     look
-	unhinged time.Time
+	// beside are the workloads beside the target's that had plaintext, and seen is what was seen before.
+	beside map[object]*neighbour
+	seen   sight
 	// start and plaintext are times as they were first put in the operator's time: they must not creep with the clocks.
 	start, plaintext translated
 }

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/servicesecurity/operator/controllers/traffic"
 )
 
 // Which workloads are the target's is told by its pods. What left the target while nobody looked is told by status, by the
@@ -32,10 +30,15 @@ type neighbour struct {
 	doubted, counted time.Time
 }
 
-// look is one at the target.
-type look struct {
-	at   time.Time // when its pods were listed, at the latest, on the operator's clock
-	pods map[object]traffic.Proxy
+// sight is what was seen of a target by the workloads beside it.
+type sight struct {
+	targets string // as the request said
+	// listed is a time on the operator's clock at which, or before which, the target's pods were listed, and pods are those that
+	// were listed then or later.
+	listed time.Time
+	pods   map[object]struct{}
+	// looked is the last look, on the server's clock, and jumped when a clock was last found to have jumped before it.
+	looked, jumped time.Time
 }
 
 // suspects are the names of the workloads that had plaintext in a history, or have it in an answer to it.
@@ -112,11 +115,8 @@ func (v *view) neighbours() {
 	if v.behind() {
 		return // nothing is concluded yet
 	}
+	v.remember()
 	known := v.profile.beside
-	if v.poll.jumped.After(v.profile.unhinged) {
-		clear(known) // its times are of a clock that is no more, and older than the stretch
-		v.profile.unhinged = v.poll.jumped
-	}
 	var namespaces []string
 	for name := range v.workloads {
 		namespaces = append(namespaces, name.namespace)
@@ -132,13 +132,48 @@ func (v *view) neighbours() {
 	slices.Sort(namespaces)
 	for _, namespace := range slices.Compact(namespaces) {
 		for _, s := range v.history.suspects[namespace] { // the last first, so that what it restarts the stretch by is told
-			if _, ours := v.workloads[s.name]; !ours && s.last.After(v.since) {
+			_, ours := v.workloads[s.name]
+			switch k := known[s.name]; {
+			case ours:
+			case s.last.After(v.since):
 				v.judge(s, v.neighbour(s.name))
+			case k != nil:
+				k.doubted = time.Time{}
 			}
 		}
 	}
 	maps.DeleteFunc(known, func(name object, _ *neighbour) bool { return v.history.workloads[name] == nil })
-	v.profile.last = look{v.asked, v.pods}
+	v.see()
+}
+
+// remember drops what is remembered of the workloads beside another target, or of a clock that is no more. What was to hold for
+// a while after the last look does not hold in an absence after it.
+func (v *view) remember() {
+	known, seen := v.profile.beside, &v.profile.seen
+	if seen.targets != v.req.Targets || !seen.jumped.Equal(v.poll.jumped) {
+		clear(known)
+		*seen = sight{}
+	}
+	if v.now.Sub(seen.looked) > max(maxSkew, 2*v.interval) {
+		for _, k := range known {
+			if last := seen.looked.Add(maxSkew); k.until.After(last) {
+				k.until = last
+			}
+		}
+	}
+}
+
+// see remembers this look. The time of a listing is kept until the server's data reaches well past it, as samples may be late, and
+// answers: between a look and the one after it there need be no scrape that is read by then.
+func (v *view) see() {
+	seen := &v.profile.seen
+	if seen.listed.IsZero() || !v.early(v.poll.now).Before(seen.listed.Add(2*v.history.interval+maxSkew/2)) {
+		seen.listed, seen.pods = v.asked, make(map[object]struct{}, len(v.pods))
+	}
+	for name := range v.pods {
+		seen.pods[name] = struct{}{}
+	}
+	seen.targets, seen.looked, seen.jumped = v.req.Targets, v.now, v.poll.jumped
 }
 
 func (v *view) neighbour(name object) *neighbour {
@@ -176,16 +211,16 @@ func (v *view) judge(s suspect, known *neighbour) {
 	}
 }
 
-// anothers says whether a workload has a pod that lived on beside the target: that ran for long enough before the target was last
-// looked at to have been listed, was scraped after that, and is not, and was not, among its pods. It is told by series alone, as
-// other pods may have names like those of the ones that went.
+// anothers says whether a workload has a pod that lived on beside the target: that ran for long enough before the target's pods
+// were listed to have been listed with them, was scraped after that, and is not, and was not, among them. It is told by series
+// alone, as other pods may have names like those of the ones that went.
 func (v *view) anothers(s suspect) bool {
-	last := v.profile.last
+	seen := v.profile.seen
 	return slices.ContainsFunc(s.pods, func(name object) bool {
 		_, ours := v.pods[name]
-		_, was := last.pods[name]
+		_, was := seen.pods[name]
 		p := v.history.pods[name]
-		return !ours && !was && p != nil &&
-			!v.own(p.started).Add(maxSkew).After(last.at) && !v.early(p.at).Before(last.at)
+		return !ours && !was && p != nil && p.present &&
+			!v.own(p.started).Add(maxSkew).After(seen.listed) && !v.early(p.at).Before(seen.listed)
 	})
 }

@@ -269,6 +269,7 @@ func TestUnwatched(t *testing.T) {
 		"not looked at":                      {away: 16, unwatched: true, wantLost: true},
 		"not looked at, new":                 {away: 30, unwatched: true, comes: true, wantLost: true},
 		"not looked at, known for another's": {away: 80, unwatched: true, known: true, wantLost: true},
+		"not looked at for minutes":          {away: 14, unwatched: true, known: true, wantLost: true},
 		"new":                                {away: 3, comes: true, wantLost: true},
 		"new, and lives on":                  {away: 16, comes: true},
 		"was the target's":                   {away: 16, was: true},
@@ -299,7 +300,7 @@ func TestUnwatched(t *testing.T) {
 			var plain time.Time
 			for n := range tc.away {
 				s.now = s.now.Add(15 * time.Second)
-				if n == max(1, tc.away-20) {
+				if n == max(1, tc.away-8) {
 					passing.counts[requests("none", "cron")]++
 					plain = s.now
 				}
@@ -488,10 +489,105 @@ func TestRemembered(t *testing.T) {
 	if len(p.beside) != 1 || p.beside[once] == nil {
 		t.Errorf("kept %v", p.beside)
 	}
-	v.poll.jumped = epoch
+	v.history.suspects = map[string][]suspect{"shop": {{name: once, last: epoch, workload: h.workloads[once]}}}
+	v.since, p.beside[once].doubted = epoch, epoch.Add(-time.Hour)
 	v.neighbours()
-	if len(p.beside) > 0 {
-		t.Errorf("kept %v of before a clock jumped", p.beside)
+	if !p.beside[once].doubted.IsZero() {
+		t.Error("the doubt goes on beyond the stretch")
+	}
+	for name, change := range map[string]func(){
+		"a clock jumped":     func() { v.poll.jumped = epoch },
+		"it jumped again":    func() { v.poll.jumped = epoch.Add(-time.Minute) },
+		"the target changed": func() { v.req.Targets = "another" },
+	} {
+		p.beside[once] = &neighbour{}
+		change()
+		if v.neighbours(); len(p.beside) > 0 {
+			t.Errorf("kept %v of before %s", p.beside, name)
+		}
+	}
+}
+
+// TestAnothers holds by what pod a workload is known for another's, as far as the clocks are known.
+func TestAnothers(t *testing.T) {
+	const slow = 10 * time.Second // an answer
+	name, listed := object{"shop", "once-1"}, epoch.Add(-time.Minute)
+	for title, tc := range map[string]struct {
+		change func(*view, *proxy)
+		want   bool
+	}{
+		"there all the time":       {want: true},
+		"scraped just then":        {change: func(_ *view, p *proxy) { p.at = listed }, want: true},
+		"scraped before, perhaps":  {change: func(_ *view, p *proxy) { p.at = listed.Add(-time.Second) }},
+		"not scraped any more":     {change: func(_ *view, p *proxy) { p.present = false }},
+		"not known":                {change: func(v *view, _ *proxy) { delete(v.history.pods, name) }},
+		"old enough":               {change: func(_ *view, p *proxy) { p.started = listed.Add(-maxSkew - slow) }, want: true},
+		"not old enough, perhaps":  {change: func(_ *view, p *proxy) { p.started = listed.Add(-maxSkew - slow + time.Second) }},
+		"the target's":             {change: func(v *view, _ *proxy) { v.pods[name] = traffic.Proxy{} }},
+		"the target's then":        {change: func(v *view, _ *proxy) { v.profile.seen.pods[name] = struct{}{} }},
+		"before anything was seen": {change: func(v *view, _ *proxy) { v.profile.seen = sight{} }},
+	} {
+		p := &proxy{present: true, started: epoch.Add(-time.Hour), at: epoch}
+		v := &view{
+			profile: &profile{seen: sight{listed: listed, pods: map[object]struct{}{}}}, history: newHistory(), pods: map[object]traffic.Proxy{},
+			poll: poll{now: epoch, sent: epoch, received: epoch.Add(slow)},
+		}
+		v.history.pods[name] = p
+		if tc.change != nil {
+			tc.change(v, p)
+		}
+		if got := v.anothers(suspect{workload: &workload{pods: []object{name}}}); got != tc.want {
+			t.Errorf("%s: %t", title, got)
+		}
+	}
+}
+
+// TestLateNeighbours holds that another's constant plaintext holds nothing up where samples are late.
+func TestLateNeighbours(t *testing.T) {
+	t.Parallel()
+	s, other := beside(t, "web-blue", "web-blue-7c-y1")
+	clock := clocktesting.NewFakePassiveClock(s.now)
+	o := s.observer(clock, nil)
+	for n := range 60 {
+		s.now = s.now.Add(15 * time.Second)
+		if n > 1 {
+			other.counts[requests("none", "cron")]++
+			s.scrape(other, s.now.Add(-20*time.Second))
+			s.scrape(s.pod, s.now.Add(-20*time.Second))
+		}
+		if seen := s.ask(o, clock, s.pod); n > 10 && seen.Completeness != traffic.Complete {
+			t.Errorf("at %d %s: %s", n, seen.Completeness, seen.Message)
+		}
+	}
+}
+
+// TestSee holds what is remembered of the looks at a target: a listing until the server's data reaches well past it, however long
+// its answers take, and the pods of all looks from then on.
+func TestSee(t *testing.T) {
+	web := object{"shop", "web"}
+	v := &view{
+		profile: &profile{beside: map[object]*neighbour{}}, workloads: map[object]*workload{web: nil}, history: newHistory(),
+		poll: poll{now: epoch, sent: epoch, received: epoch},
+	}
+	look := func(asked, to time.Duration, pod string) sight {
+		v.asked, v.poll.now, v.poll.sent, v.poll.received = epoch.Add(asked), epoch.Add(to), epoch.Add(to), epoch.Add(to)
+		v.history.to, v.pods = v.poll.now, map[object]traffic.Proxy{{"shop", pod}: {}}
+		v.neighbours()
+		return v.profile.seen
+	}
+	if seen := look(0, 0, "web-1"); !seen.listed.Equal(epoch) || len(seen.pods) != 1 {
+		t.Errorf("at first %v", seen)
+	}
+	if seen := look(2*time.Minute, 20*time.Second, "web-2"); !seen.listed.Equal(epoch) || len(seen.pods) != 2 {
+		t.Errorf("with an answer of before %v", seen)
+	}
+	if seen := look(3*time.Minute, 3*time.Minute, "web-3"); !seen.listed.Equal(epoch.Add(3*time.Minute)) || len(seen.pods) != 1 {
+		t.Errorf("with one that reaches past it %v", seen)
+	}
+	v.history.to = epoch
+	v.asked, v.poll.now, v.poll.sent = epoch.Add(time.Hour), epoch.Add(time.Hour), epoch.Add(time.Hour)
+	if v.neighbours(); !v.profile.seen.listed.Equal(epoch.Add(3 * time.Minute)) {
+		t.Errorf("with history that is not read yet %v", v.profile.seen)
 	}
 }
 
