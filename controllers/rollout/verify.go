@@ -118,7 +118,9 @@ func notTaken(in Input, switched time.Time) string {
 	for _, reading := range in.Seen.Proxies {
 		before, known := in.Baseline[reading.UID]
 		// A process that started since took its first configuration with STRICT in it, and counts from the beginning.
-		same := known && reading.Started.Sub(before.Started).Abs() < startTolerance
+		// The count of restarts may be late, and be of one before the switch.
+		same := known && reading.Started.Sub(before.Started).Abs() < startTolerance &&
+			(reading.Restarts <= before.Restarts || !reading.Started.After(switched))
 		if same && reading.ListenerUpdates == before.ListenerUpdates {
 			untouched = append(untouched, reading.Name)
 		}

@@ -42,6 +42,26 @@ func TestVerify(t *testing.T) {
 			in.Baseline = map[string]traffic.Reading{"httpbin-1": in.Seen.Proxies[0]}
 			in.Seen.Proxies[0].ListenerUpdates, in.Seen.Proxies[0].Started = 7, in.Now
 		}, v1alpha1.StageEnforced, ""},
+		"a process that started twice in a moment, and the second time after the switch": {func(in *rollout.Input) {
+			late(in)
+			switched := in.Facts.Policy.SwitchedAt
+			in.Seen.Proxies[0].Started = switched.Add(-5 * time.Second)
+			in.Baseline = map[string]traffic.Reading{"httpbin-1": in.Seen.Proxies[0]}
+			in.Seen.Proxies = []traffic.Reading{in.Seen.Proxies[0]}
+			in.Seen.Proxies[0].Started, in.Seen.Proxies[0].Restarts = switched.Add(4*time.Second), 1
+		}, v1alpha1.StageEnforced, ""},
+		"or before it, and the kubelet told that late": {func(in *rollout.Input) {
+			late(in)
+			in.Seen.Proxies[0].Started = in.Facts.Policy.SwitchedAt.Add(-5 * time.Second)
+			in.Baseline = map[string]traffic.Reading{"httpbin-1": in.Seen.Proxies[0]}
+			in.Seen.Proxies = []traffic.Reading{in.Seen.Proxies[0]}
+			in.Seen.Proxies[0].Restarts = 1
+		}, v1alpha1.StageVerifying, "These proxies have not taken STRICT yet: httpbin-1."},
+		"or after it, if it was not started anew": {func(in *rollout.Input) {
+			late(in)
+			in.Seen.Proxies[0].Started = in.Facts.Policy.SwitchedAt.Add(4 * time.Second)
+			in.Baseline = map[string]traffic.Reading{"httpbin-1": in.Seen.Proxies[0]}
+		}, v1alpha1.StageVerifying, "These proxies have not taken STRICT yet: httpbin-1."},
 		"fewer updates than before, so a new process": {func(in *rollout.Input) {
 			late(in)
 			in.Baseline = map[string]traffic.Reading{"httpbin-1": in.Seen.Proxies[0]}

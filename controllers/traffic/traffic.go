@@ -152,8 +152,9 @@ type Observation struct {
 // Reading is what one proxy says of its own configuration.
 type Reading struct {
 	Namespace, Name, UID string
-	// Started is when the proxy's process started.
-	Started time.Time
+	// Started is when the proxy's process started, and Restarts how often it was started anew in its pod.
+	Started  time.Time
+	Restarts int32
 	// ListenerUpdates counts the changes of listeners that the proxy took.
 	ListenerUpdates int64
 	// Draining counts listeners and filter chains that still drain.

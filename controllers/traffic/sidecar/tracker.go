@@ -302,7 +302,7 @@ func (p *pass) sum(px traffic.Proxy, s scrape, state *proxy, d *delta) {
 	}
 	p.readings = append(p.readings, traffic.Reading{
 		Namespace: px.Namespace, Name: px.Name, UID: px.UID,
-		Started:         s.at.wall.Add(-c.started()),
+		Started: s.at.wall.Add(-c.started()), Restarts: px.Restarts,
 		ListenerUpdates: c.updates, Draining: c.drain,
 	})
 }
