@@ -117,11 +117,7 @@ func notTaken(in Input, switched time.Time) string {
 	var untouched, draining []string
 	for _, reading := range in.Seen.Proxies {
 		before, known := in.Baseline[reading.UID]
-		// A process that started since took its first configuration with STRICT in it, and counts from the beginning.
-		// The count of restarts may be late, and be of one before the switch.
-		same := known && reading.Started.Sub(before.Started).Abs() < startTolerance &&
-			(reading.Restarts <= before.Restarts || !reading.Started.After(switched))
-		if same && reading.ListenerUpdates == before.ListenerUpdates {
+		if known && reading.ListenerUpdates == before.ListenerUpdates && sameProcess(before, reading, switched) {
 			untouched = append(untouched, reading.Name)
 		}
 		if reading.Draining > 0 && in.Now.Before(switched.Add(in.Spec.VerificationWindow+traffic.MostDraining)) {
@@ -135,6 +131,13 @@ func notTaken(in Input, switched time.Time) string {
 		return "These proxies still drain connections from before the switch: " + names(draining) + "."
 	}
 	return ""
+}
+
+// sameProcess says whether two readings, of before the switch and after it, are of one process. One that started since took its
+// first configuration with STRICT in it, and counts from the beginning. A count of restarts may be late, and be of one before.
+func sameProcess(before, after traffic.Reading, switched time.Time) bool {
+	restarted := after.Restarts > before.Restarts && after.Started.After(switched)
+	return !restarted && after.Started.Sub(before.Started).Abs() < startTolerance
 }
 
 // rollBack returns to what was in force before the switch, never below what is inherited. It says whether there is
