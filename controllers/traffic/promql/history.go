@@ -171,7 +171,7 @@ func (h *history) learn(a *answer) {
 	for name := range h.pods {
 		h.names[name.namespace] = append(h.names[name.namespace], name)
 	}
-	h.suspect()
+	h.listSuspects()
 }
 
 func (h *history) learnProxies(a *answer) {

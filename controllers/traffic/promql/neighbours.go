@@ -30,7 +30,7 @@ type neighbour struct {
 	doubted, counted time.Time
 }
 
-// sight is what was seen of a target by the workloads beside it.
+// sight is what the looks at a target saw, by which the workloads beside it are judged.
 type sight struct {
 	targets string // as the request said
 	// listed is a time on the operator's clock at which, or before which, the target's pods were listed, and pods are those that
@@ -54,7 +54,7 @@ func (a *answer) suspects(h *history) []string {
 	for _, s := range a.times {
 		names[string(s.Metric[destinationWorkload])] = struct{}{}
 	}
-	// One whose name is longer than any can be is not asked about, and so is nobody else's.
+	// One whose name is longer than any can be is not asked about. It is never known for another's then.
 	maps.DeleteFunc(names, func(name string, _ struct{}) bool { return name == "" || name == unknown || len(name) > maxName })
 	return slices.Sorted(maps.Keys(names))
 }
@@ -74,8 +74,8 @@ func (h *history) learnServing(a *answer) {
 	}
 }
 
-// suspect lists the suspects.
-func (h *history) suspect() {
+// listSuspects lists them anew.
+func (h *history) listSuspects() {
 	h.suspects = map[string][]suspect{}
 	for name, w := range h.workloads {
 		if last := w.moved(); name.name != "" && !last.IsZero() {

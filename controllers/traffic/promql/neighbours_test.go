@@ -634,7 +634,7 @@ func TestSuspects(t *testing.T) {
 		want = append(want, name)
 	}
 	h.workloads[object{"shop", "idle"}], h.workloads[object{"shop", ""}] = &workload{}, &workload{plaintext: epoch}
-	h.suspect()
+	h.listSuspects()
 	var got []string
 	for _, s := range h.suspects["shop"] {
 		got = append(got, s.name.name)
