@@ -154,7 +154,7 @@ func (v *view) remember() {
 		clear(known)
 		*seen = sight{}
 	}
-	if v.now.Sub(seen.looked) > max(maxSkew, 2*v.interval) {
+	if v.now.Sub(seen.looked) > 2*max(maxSkew, v.interval) { // looks may wait for a slow answer
 		for _, k := range known {
 			if last := seen.looked.Add(maxSkew); k.until.After(last) {
 				k.until = last

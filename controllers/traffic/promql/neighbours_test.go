@@ -591,6 +591,18 @@ func TestSee(t *testing.T) {
 	}
 }
 
+// TestAbsence holds for how long a workload is another's: less in an absence, which looks that wait for answers are not.
+func TestAbsence(t *testing.T) {
+	for away, want := range map[time.Duration]time.Duration{65 * time.Second: recently, 3 * time.Minute: maxSkew} {
+		once := object{"shop", "once"}
+		p := &profile{beside: map[object]*neighbour{once: {until: epoch.Add(recently)}}, seen: sight{looked: epoch}}
+		v := &view{profile: p, now: epoch.Add(away), interval: 15 * time.Second}
+		if v.remember(); !p.beside[once].until.Equal(epoch.Add(want)) {
+			t.Errorf("away for %s: until %s after the look before", away, p.beside[once].until.Sub(epoch))
+		}
+	}
+}
+
 // TestServes holds what is asked about suspects, and about whom.
 func TestServes(t *testing.T) {
 	const all = `group by (namespace,pod,destination_workload) ({pod!="",namespace!="",__name__=~"istio_requests_total|istio_tcp_connections_opened_total",reporter="destination"%s})`
