@@ -19,8 +19,7 @@ import (
 // beside is a script with a pod of another workload.
 func beside(t *testing.T, workload, name string) (s *script, other *pod) {
 	t.Helper()
-	other = newPod(workload, name, epoch.Add(-time.Hour))
-	other.extra = map[string]string{"instance": "10.0.0.2:15090"}
+	other = newPodAt("10.0.0.2:15090", workload, name, epoch.Add(-time.Hour))
 	other.counts[requests("mutual_tls", "front")] = 7
 	s = play(t, func(s *script, _ int) bool {
 		s.scrape(other, s.now)
@@ -198,8 +197,7 @@ func TestPassing(t *testing.T) {
 	if seen := s.pass(o, clock, 12, nil, s.pod); seen.Completeness != traffic.Complete {
 		t.Fatal(seen.Message) // it looked for longer than what is read may be late by
 	}
-	once := newPod("once", "once", s.now)
-	once.extra = map[string]string{"instance": "10.0.0.2:15090"}
+	once := newPodAt("10.0.0.2:15090", "once", "once", s.now)
 	once.counts[requests("none", "cron")] = 1
 	scraped := s.now.Add(5 * time.Second)
 	s.scrape(once, scraped)
@@ -245,9 +243,7 @@ func TestMisnamed(t *testing.T) {
 				}
 				s.scrape(s.pod, s.now)
 				s.scrape(target, s.now)
-				clock.SetTime(s.now)
-				s.server.now = s.now
-				seen = o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Proxies = append(r.Proxies, listed.proxy()) }))
+				seen = s.observe(o, clock, func(r *traffic.Request) { r.Proxies = append(r.Proxies, listed.proxy()) })
 			}
 			if seen.Completeness != traffic.Complete || seen.Since.Before(plain) {
 				t.Errorf("%s since %s, and the plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
@@ -279,8 +275,7 @@ func TestUnwatched(t *testing.T) {
 			s := play(t, nil)
 			clock := clocktesting.NewFakePassiveClock(s.now)
 			o := s.observer(clock, nil)
-			passing := newPod("once", "once", s.now)
-			passing.extra = map[string]string{"instance": "10.0.0.2:15090"}
+			passing := newPodAt("10.0.0.2:15090", "once", "once", s.now)
 			passing.counts[requests("mutual_tls", "front")] = 1
 			if tc.known {
 				passing.counts[requests("none", "cron")] = 1
@@ -306,13 +301,11 @@ func TestUnwatched(t *testing.T) {
 				}
 				s.scrape(s.pod, s.now)
 				s.scrape(passing, s.now)
-				clock.SetTime(s.now)
-				s.server.now = s.now
-				profile := "p"
-				if tc.unwatched {
-					profile = "another" // which has the server asked
-				}
-				o.Observe(context.Background(), s.request(func(r *traffic.Request) { r.Profile = profile }))
+				s.observe(o, clock, func(r *traffic.Request) {
+					if tc.unwatched {
+						r.Profile = "another" // which has the server asked
+					}
+				})
 			}
 			s.leave(passing, s.now.Add(time.Second))
 			seen := s.pass(o, clock, 24, nil, s.pod)
@@ -332,8 +325,7 @@ func TestComesBack(t *testing.T) {
 	o := s.observer(clock, nil)
 	var plain time.Time
 	for n := range 3 {
-		once := newPod("once", fmt.Sprintf("once-%d", n), s.now)
-		once.extra = map[string]string{"instance": fmt.Sprintf("10.0.1.%d:15090", n)}
+		once := newPodAt(fmt.Sprintf("10.0.1.%d:15090", n), "once", fmt.Sprintf("once-%d", n), s.now)
 		once.counts[requests("none", "cron")] = 1
 		if seen := s.pass(o, clock, 1, func(int) { s.scrape(once, s.now) }, s.pod); seen.Completeness == traffic.Complete {
 			t.Errorf("the %d. time at first: since %s", n, seen.Since)
@@ -356,8 +348,7 @@ func TestBetweenPods(t *testing.T) {
 			clock := clocktesting.NewFakePassiveClock(s.now)
 			o := s.observer(clock, nil)
 			before := s.pass(o, clock, 40, func(int) { s.scrape(other, s.now) }, s.pod)
-			next := newPod("web-blue", "web-blue-7c-y2", s.now)
-			next.extra = map[string]string{"instance": "10.0.0.4:15090"}
+			next := newPodAt("10.0.0.4:15090", "web-blue", "web-blue-7c-y2", s.now)
 			next.counts[requests("mutual_tls", "front")] = 1
 			other.counts[requests("none", "cron")] = 1
 			var seen traffic.Observation
@@ -406,8 +397,7 @@ func TestReplaced(t *testing.T) {
 			before := s.pass(o, clock, 20, func(int) { s.scrape(other, s.now) }, s.pod)
 			s.leave(other, s.now.Add(time.Second))
 			s.pass(o, clock, tc.without, nil, s.pod)
-			next := newPod("web-blue", "web-blue-7c-y2", s.now)
-			next.extra = map[string]string{"instance": "10.0.0.4:15090"}
+			next := newPodAt("10.0.0.4:15090", "web-blue", "web-blue-7c-y2", s.now)
 			next.counts[requests("none", "cron")] = 1
 			held := false
 			var seen traffic.Observation
@@ -462,8 +452,7 @@ func TestBecame(t *testing.T) {
 	if seen := s.pass(o, clock, 20, scrape, s.pod); seen.Completeness != traffic.Complete || !seen.Since.Before(plain) {
 		t.Fatalf("%s since %s, and another's plaintext was at %s: %s", seen.Completeness, seen.Since, plain, seen.Message)
 	}
-	next := newPod("web-x", "web-x-7c-y2", s.now)
-	next.extra = map[string]string{"instance": "10.0.0.3:15090"}
+	next := newPodAt("10.0.0.3:15090", "web-x", "web-x-7c-y2", s.now)
 	s.leave(other, s.now.Add(time.Second))
 	s.pass(o, clock, 2, nil, s.pod, next)
 	next.counts[requests("none", "cron")]++

@@ -588,14 +588,19 @@ func (s *script) pass(o *Observer, clock *clocktesting.FakePassiveClock, scrapes
 
 // ask asks now, about these pods.
 func (s *script) ask(o *Observer, clock *clocktesting.FakePassiveClock, pods ...*pod) traffic.Observation {
-	clock.SetTime(s.now)
-	s.server.now = s.now
-	return o.Observe(context.Background(), s.request(func(r *traffic.Request) {
+	return s.observe(o, clock, func(r *traffic.Request) {
 		r.Proxies = nil
 		for _, p := range pods {
 			r.Proxies = append(r.Proxies, p.proxy())
 		}
-	}))
+	})
+}
+
+// observe asks now what change makes of the request.
+func (s *script) observe(o *Observer, clock *clocktesting.FakePassiveClock, change func(*traffic.Request)) traffic.Observation {
+	clock.SetTime(s.now)
+	s.server.now = s.now
+	return o.Observe(context.Background(), s.request(change))
 }
 
 // without is a server whose store with a pod's series does not answer, or that with its counters alone.

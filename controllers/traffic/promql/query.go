@@ -157,11 +157,16 @@ func (s schema) plaintext(metric string, namespaces []string) string {
 }
 
 func (s schema) mutual(metric string, namespaces []string) string {
-	more := []string{reporterLabel + `="destination"`, policyLabel + `="mutual_tls"`}
+	more := s.here(reporterLabel+`="destination"`, policyLabel+`="mutual_tls"`)
+	return metric + "{" + s.where(namespaces, more...) + "}"
+}
+
+// here adds that it is of this cluster, where that has a name.
+func (s schema) here(more ...string) []string {
 	if s.cluster != "" {
 		more = append(more, destinationCluster+"="+strconv.Quote(s.cluster))
 	}
-	return metric + "{" + s.where(namespaces, more...) + "}"
+	return more
 }
 
 // serves asks which proxies count for the suspects.
@@ -170,10 +175,7 @@ func (s schema) serves(a asked) string {
 	if len(a.suspects) <= maxSuspects {
 		more = append(more, destinationWorkload+"=~"+strconv.Quote(exactly(a.suspects)))
 	}
-	if s.cluster != "" {
-		more = append(more, destinationCluster+"="+strconv.Quote(s.cluster))
-	}
-	return fmt.Sprintf("group by (%s,%s) ({%s})", s.proxy(), destinationWorkload, s.where(a.namespaces, more...))
+	return fmt.Sprintf("group by (%s,%s) ({%s})", s.proxy(), destinationWorkload, s.where(a.namespaces, s.here(more...)...))
 }
 
 // by is a list of labels to group by.

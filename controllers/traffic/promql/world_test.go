@@ -111,6 +111,13 @@ func newPod(workload, name string, at time.Time) *pod {
 	return &pod{namespace: "shop", name: name, uid: name + at.String(), workload: workload, created: at, started: at, counts: map[series]float64{}}
 }
 
+// newPodAt is one that is scraped at an instance of its own.
+func newPodAt(instance, workload, name string, at time.Time) *pod {
+	p := newPod(workload, name, at)
+	p.extra = map[string]string{"instance": instance}
+	return p
+}
+
 func (p *pod) proxy() traffic.Proxy {
 	return traffic.Proxy{
 		Namespace: p.namespace, Name: p.name, UID: p.uid, Workload: p.workload, Address: "10.0.0.1",
