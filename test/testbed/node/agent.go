@@ -221,7 +221,8 @@ func handler(f func(any)) cache.ResourceEventHandlerFuncs {
 	return cache.ResourceEventHandlerFuncs{AddFunc: f, UpdateFunc: func(_, o any) { f(o) }, DeleteFunc: f}
 }
 
-// sync starts a pod that is new and ends one that is to go.
+// sync starts a pod that is new and ends one that is to go. A worker that finds its pod deleted before it began starts
+// nothing: the pod may have ended here already, and only the last word of its object be late.
 func (a *Agent) sync(ctx context.Context, object any) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok || ctx.Err() != nil {
@@ -229,20 +230,23 @@ func (a *Agent) sync(ctx context.Context, object any) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	w := a.workers[pod.UID]
-	if w == nil {
+	w, known := a.workers[pod.UID]
+	if !known {
 		w = newWorker(a, pod.DeepCopy())
 		a.workers[pod.UID] = w
-		a.group.Go(func() {
-			w.run(ctx)
-			a.mu.Lock()
-			delete(a.workers, pod.UID)
-			a.mu.Unlock()
-		})
 	}
 	if pod.DeletionTimestamp != nil {
 		w.delete(time.Duration(or(pod.DeletionGracePeriodSeconds, 0)) * time.Second)
 	}
+	if known {
+		return
+	}
+	a.group.Go(func() {
+		w.run(ctx)
+		a.mu.Lock()
+		delete(a.workers, pod.UID)
+		a.mu.Unlock()
+	})
 }
 
 // forget ends a pod whose object went without asking.

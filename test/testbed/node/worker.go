@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -20,6 +21,9 @@ import (
 
 // retryPause is between attempts at what fails for a while, such as a config map that istiod has yet to make.
 const retryPause = 200 * time.Millisecond
+
+// errDeleted ends what has not been tried once when the pod is deleted.
+var errDeleted = errors.New("the pod is deleted")
 
 // worker runs one pod from its binding to its end.
 type worker struct {
@@ -67,7 +71,7 @@ func newWorker(a *Agent, pod *corev1.Pod) *worker {
 // run is the pod's whole life.
 func (w *worker) run(ctx context.Context) {
 	defer close(w.gone)
-	if err := w.retry(ctx, w.prepare); err != nil {
+	if err := w.retry(ctx, w.deletion, w.prepare); err != nil {
 		w.remove(ctx)
 		return
 	}
@@ -229,7 +233,7 @@ func (w *worker) remove(ctx context.Context) {
 	if ctx.Err() != nil {
 		return // the bed ends; there may be no API any more
 	}
-	if err := w.retry(ctx, w.deleteObject); err != nil && ctx.Err() == nil {
+	if err := w.retry(ctx, nil, w.deleteObject); err != nil && ctx.Err() == nil {
 		w.log.Error("the pod's object remains", "error", err)
 	}
 }
@@ -243,25 +247,26 @@ func (w *worker) deleteObject(ctx context.Context) error {
 	return err
 }
 
-// retry repeats f until it succeeds, the pod is deleted or ctx ends. What fails is shown in the pod's status.
-func (w *worker) retry(ctx context.Context, f func(context.Context) error) error {
+// retry repeats f until it succeeds, until is closed or ctx ends. What fails is shown in the pod's status.
+func (w *worker) retry(ctx context.Context, until <-chan struct{}, f func(context.Context) error) error {
+	err := errDeleted
 	for {
-		err := f(ctx)
-		if err == nil {
+		select {
+		case <-until:
+			return err
+		default:
+		}
+		if err = f(ctx); err == nil {
 			w.setProblem("")
 			return nil
 		}
 		w.log.Error("to be tried again", "error", err)
 		w.setProblem(err.Error())
 		w.writeStatus(ctx)
-		deletion := w.deletion
-		if w.deleting() {
-			deletion = nil // deletion itself is being retried, or is about to begin
-		}
 		select {
 		case <-ctx.Done():
 			return err
-		case <-deletion:
+		case <-until:
 			return err
 		case <-time.After(retryPause):
 		}
