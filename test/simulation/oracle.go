@@ -99,6 +99,8 @@ type oracle struct {
 	// approved are the tokens that people have given.
 	approved map[string]bool
 	rest     rest
+	// owed says that callers failed when a rollback was decided, which is not written yet: they need not fail until it is.
+	owed bool
 	// jumps of the operator's clock ahead, small ones and those that it was away for.
 	steps []step
 }
@@ -215,6 +217,7 @@ func (o *oracle) decided(w *world, in rollout.Input, d rollout.Decision) {
 	if d.Stage == v1alpha1.StageRolledBack {
 		o.hold(w.now, "rolled back")
 	}
+	o.owed = d.Stage == v1alpha1.StageRolledBack && (o.owed || len(in.FailingCallers) > 0)
 	if d.Attempts < 0 || d.Attempts > 3 {
 		o.violate(w, "%d attempts", d.Attempts)
 	}
@@ -281,6 +284,7 @@ func (o *oracle) wrote(w *world, in rollout.Input, d rollout.Decision, before fa
 	if len(tightened) > 0 {
 		o.tightened(w, in, d, tightened)
 	}
+	o.owed = false
 	o.tampered, o.turned = false, o.turned && w.parent == v1alpha1.ModeStrict
 }
 
@@ -300,7 +304,7 @@ func (o *oracle) weakened(w *world, in rollout.Input, d rollout.Decision, port i
 	}
 	switch {
 	case asked != v1alpha1.ModeStrict:
-	case d.Stage == v1alpha1.StageRolledBack && w.parent != v1alpha1.ModeStrict && len(w.failingCallers()) > 0:
+	case d.Stage == v1alpha1.StageRolledBack && w.parent != v1alpha1.ModeStrict && (o.owed || len(w.failingCallers()) > 0):
 		if port == targetPorts[0] {
 			o.report.Rollbacks++
 		}

@@ -66,6 +66,7 @@ var sources = map[simulation.Source]struct {
 		636396: "a pod outside the mesh comes while the cache stands still, and goes a moment after that",
 		639369: "two pushes of configuration within a moment, which come in their order",
 		677490: "a proxy restarts just after the switch, and just after it started",
+		758709: "a caller fails until a rollback is decided, and no more when it is written",
 	}},
 	simulation.Logs: {histories: 500, cases: map[int64]string{
 		17: "a clock is set back after an entry was logged",
