@@ -323,9 +323,9 @@ func (c *ControlPlane) startControllerManager() error {
 	if err != nil {
 		return err
 	}
-	// The node's own controllers would delete the pods of a node that no kubelet of theirs reports for.
+	// The node's own controllers would delete the pods of a node that no kubelet of theirs reports for, or write to it while it registers.
 	_, err = c.start("kube-controller-manager", "--kubeconfig="+config, "--service-account-private-key-file="+c.key("sa.key"),
-		"--root-ca-file="+c.key("ca.crt"), "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller,-nodeipam",
+		"--root-ca-file="+c.key("ca.crt"), "--controllers=*,-node-lifecycle-controller,-taint-eviction-controller,-nodeipam,-ttl-controller",
 		"--leader-elect=false", "--secure-port=0", "--cert-dir="+filepath.Join(c.dir, "pki"),
 		"--kube-api-qps=200", "--kube-api-burst=400")
 	return err

@@ -225,11 +225,14 @@ func handler(f func(any)) cache.ResourceEventHandlerFuncs {
 // nothing: the pod may have ended here already, and only the last word of its object be late.
 func (a *Agent) sync(ctx context.Context, object any) {
 	pod, ok := object.(*corev1.Pod)
-	if !ok || ctx.Err() != nil {
+	if !ok {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if ctx.Err() != nil { // Stop ends ctx before it looks who is there
+		return
+	}
 	w, known := a.workers[pod.UID]
 	if !known {
 		w = newWorker(a, pod.DeepCopy())

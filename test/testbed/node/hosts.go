@@ -4,6 +4,7 @@ package node
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -66,17 +67,30 @@ func (h *hosts) changed() {
 	})
 }
 
-// write rewrites a pod's file in place: what the pod sees is this very file, so it may not be replaced.
+// write rewrites a pod's file in place: what the pod sees is this very file, so it may not be replaced. Nor may it be empty for
+// a moment, in which every name would be unknown: what is too much at its end goes last.
 func (h *hosts) write(w *worker, all []entry) error {
 	content := fmt.Sprintf("127.0.0.1 localhost\n%s %s\n%s", w.net.Address, hostname(w.pod), render(all, w.pod.Namespace))
 	old, err := os.ReadFile(w.hostsFile())
 	if err == nil && string(old) == content {
 		return nil
 	}
-	if err := os.WriteFile(w.hostsFile(), []byte(content), 0o644); err != nil { // every user of the pod reads it
+	if err := overwrite(w.hostsFile(), content); err != nil {
 		return fmt.Errorf("writing a hosts file: %w", err)
 	}
 	return nil
+}
+
+func overwrite(path, content string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644) // every user of the pod reads it
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err == nil {
+		err = f.Truncate(int64(len(content)))
+	}
+	return errors.Join(err, f.Close())
 }
 
 // entry is a Service's addresses, which are its pods' when it is headless.
