@@ -60,11 +60,7 @@ func expectNeverPromoted(ctx context.Context, name, legacy string) {
 	profile := applyProfile(ctx, name, "httpbin", `{mode: Strict, rollout: {observationWindow: 20s, verificationWindow: 3s, minRequests: 0}}`)
 	for _, code := range []int{200, 418, 404} {
 		// Each is a series of its own, born with this one request. One that kube-proxy has no rule for yet arrives nowhere.
-		Eventually(func(g Gomega) {
-			answer, err := mesh.Curl(ctx, legacy, "sleep", fmt.Sprintf("http://httpbin.%s:8000/status/%d", name, code))
-			g.Expect(err).NotTo(HaveOccurred())
-			g.Expect(answer.HTTPCode).To(Equal(code), "%+v", answer)
-		}).Should(Succeed())
+		expectAnswers(ctx, ask{from: legacy, url: fmt.Sprintf("http://httpbin.%s:8000/status/%d", name, code), want: code})
 		Consistently(func() string { return peerMode(ctx, name, "httpbin") }, "12s", "500ms").Should(Or(BeEmpty(), Equal("PERMISSIVE")))
 	}
 	Expect(read(ctx, profile).Status.MTLS.LastPlaintextTime).NotTo(BeNil(), "%s", describe(ctx, profile))

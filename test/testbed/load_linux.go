@@ -115,7 +115,7 @@ func (m *Mesh) served(ctx context.Context, what string, find func() (string, err
 		case err != nil:
 			return err
 		case totals.Failed() > 0, len(totals.Errors) > 0: // a stream that breaks is an error, and no failure
-			return fmt.Errorf("it had %d failures, first %v", totals.Failed(), totals.Errors)
+			return fmt.Errorf("it had %d failures, and these errors first: %v", totals.Failed(), totals.Errors)
 		case totals.Requests == 0 && totals.Stream.BytesReceived == 0:
 			return errors.New("it got no answer yet")
 		}

@@ -4,7 +4,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -21,9 +20,6 @@ import (
 
 // retryPause is between attempts at what fails for a while, such as a config map that istiod has yet to make.
 const retryPause = 200 * time.Millisecond
-
-// errDeleted ends what has not been tried once when the pod is deleted.
-var errDeleted = errors.New("the pod is deleted")
 
 // worker runs one pod from its binding to its end.
 type worker struct {
@@ -71,7 +67,7 @@ func newWorker(a *Agent, pod *corev1.Pod) *worker {
 // run is the pod's whole life.
 func (w *worker) run(ctx context.Context) {
 	defer close(w.gone)
-	if err := w.retry(ctx, w.deletion, w.prepare); err != nil {
+	if w.deleting() || w.retry(ctx, w.deletion, w.prepare) != nil {
 		w.remove(ctx)
 		return
 	}
@@ -249,14 +245,9 @@ func (w *worker) deleteObject(ctx context.Context) error {
 
 // retry repeats f until it succeeds, until is closed or ctx ends. What fails is shown in the pod's status.
 func (w *worker) retry(ctx context.Context, until <-chan struct{}, f func(context.Context) error) error {
-	err := errDeleted
 	for {
-		select {
-		case <-until:
-			return err
-		default:
-		}
-		if err = f(ctx); err == nil {
+		err := f(ctx)
+		if err == nil {
 			w.setProblem("")
 			return nil
 		}
